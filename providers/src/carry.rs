@@ -1,0 +1,107 @@
+//! Carries reasoning across turns through a client that knows only OpenAI's schema. A provider's signature travels in
+//! `reasoning_details` of the assistant's message (the shape OpenRouter made common) and, because many clients rebuild a
+//! message from text and tool calls alone, a second time sealed into the tool call's id. Nothing is kept on this side.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::wire::{Str, open};
+
+open! {
+    /// One opaque block of reasoning, to be handed back to the provider that made it and to no other.
+    Detail {
+        /// `reasoning.text` (text with a signature), `reasoning.encrypted` (opaque data), `reasoning.summary`.
+        "type" kind: Str<'a>,
+        /// Who can read it back: one of the constants in this file.
+        "format" format: Str<'a>,
+        /// Thinking text.
+        "text" text: Str<'a>,
+        /// Signature over the text.
+        "signature" signature: Str<'a>,
+        /// Opaque data.
+        "data" data: Str<'a>,
+        /// Summary text.
+        "summary" summary: Str<'a>,
+        /// The tool call it belongs to, or the block's own id.
+        "id" id: Str<'a>,
+        /// Position among the blocks.
+        "index" index: u32,
+    }
+}
+
+/// Claude's thinking blocks, whoever hosts it.
+pub const ANTHROPIC: &str = "anthropic-claude-v1";
+/// Gemini's thought signatures.
+pub const GEMINI: &str = "google-gemini-v1";
+/// Reasoning items of OpenAI's Responses API.
+pub const OPENAI: &str = "openai-responses-v1";
+
+/// What stands between a tool call's own id and what is sealed behind it.
+const SEAL: &str = "~sig.";
+
+/// An id with a signature sealed behind it: `id~sig.FORMAT.BASE64`.
+#[must_use]
+pub fn seal(id: &str, format: &str, signature: &str) -> String {
+    format!("{id}{SEAL}{}.{}", tag(format), URL_SAFE_NO_PAD.encode(signature))
+}
+
+/// Takes a sealed id apart: the bare id, and format and signature where there is a seal that can be read.
+#[must_use]
+pub fn unseal(id: &str) -> (&str, Option<(&'static str, String)>) {
+    let Some((bare, sealed)) = id.split_once(SEAL) else { return (id, None) };
+    let inner = || {
+        let (tag, data) = sealed.split_once('.')?;
+        let signature = String::from_utf8(URL_SAFE_NO_PAD.decode(data).ok()?).ok()?;
+        Some((format_of(tag)?, signature))
+    };
+    (bare, inner())
+}
+
+/// The id without what was sealed behind it.
+#[must_use]
+pub fn bare<'a>(id: &Str<'a>) -> Str<'a> {
+    match &id.0 {
+        Cow::Borrowed(text) => Str(Cow::Borrowed(unseal(text).0)),
+        Cow::Owned(text) => Str(Cow::Owned(unseal(text).0.to_owned())),
+    }
+}
+
+/// Whether a body may hold anything that this file put there: a cheap look before a body is passed on byte for byte.
+#[must_use]
+pub fn may_carry(body: &[u8]) -> bool {
+    memchr::memmem::find(body, SEAL.as_bytes()).is_some() || memchr::memmem::find(body, b"\"reasoning_").is_some()
+}
+
+fn tag(format: &str) -> &'static str {
+    match format {
+        ANTHROPIC => "a",
+        GEMINI => "g",
+        _ => "o",
+    }
+}
+
+fn format_of(tag: &str) -> Option<&'static str> {
+    match tag {
+        "a" => Some(ANTHROPIC),
+        "g" => Some(GEMINI),
+        "o" => Some(OPENAI),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_survives_the_id_and_a_broken_seal_is_only_dropped() {
+        let id = seal("call_1", GEMINI, "sig/+=é");
+        assert_eq!(unseal(&id), ("call_1", Some((GEMINI, "sig/+=é".to_owned()))));
+        assert_eq!(unseal("call_1"), ("call_1", None));
+        assert_eq!(unseal("call_1~sig.x.AAAA"), ("call_1", None));
+        assert_eq!(unseal("call_1~sig.g.***"), ("call_1", None));
+        assert_eq!(unseal("call_1~sig."), ("call_1", None));
+    }
+}

@@ -1,0 +1,505 @@
+//! One strict pass over a JSON body before anything else reads it. Refuses what two parsers might read differently
+//! (duplicate keys, lone surrogates, NaN), bounds the nesting, and reports the spans of the top-level fields.
+
+use std::borrow::Cow;
+use std::hash::BuildHasher;
+use std::ops::Range;
+
+/// Deepest nesting that is accepted. Below `serde_json`'s own limit of 128, so that a later typed parse never hits it.
+pub const MAX_DEPTH: usize = 120;
+
+/// Why a body is not acceptable JSON.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JsonError {
+    /// The bytes are not UTF-8.
+    #[error("the body is not valid UTF-8 (at byte {0})")]
+    NotUtf8(usize),
+    /// The body is empty.
+    #[error("the body is empty; a JSON object is expected")]
+    Empty,
+    /// The outermost value is not an object.
+    #[error("the body must be a JSON object")]
+    NotAnObject,
+    /// A syntax error.
+    #[error("the body is not valid JSON: {what} at byte {at}")]
+    Syntax {
+        /// What was wrong.
+        what: &'static str,
+        /// Byte offset.
+        at: usize,
+    },
+    /// The body ends in the middle of a value.
+    #[error("the body is not valid JSON: it ends in the middle of a value (at byte {0})")]
+    Truncated(usize),
+    /// An object has the same key twice.
+    #[error("the key `{key}` occurs twice in one object (at byte {at}); readers could disagree on which one counts")]
+    DuplicateKey {
+        /// The key, decoded.
+        key: String,
+        /// Byte offset of the second occurrence.
+        at: usize,
+    },
+    /// A `\uD800`-style escape without its partner.
+    #[error("a string holds a lone surrogate escape (at byte {0}), which is not text")]
+    LoneSurrogate(usize),
+    /// Nesting deeper than [`MAX_DEPTH`].
+    #[error("the body is nested deeper than {MAX_DEPTH} levels")]
+    TooDeep,
+}
+
+/// A top-level field: where its key stands (without the quotes, still escaped) and where its value stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    /// The key's bytes between the quotes.
+    pub key: Range<usize>,
+    /// The value's bytes.
+    pub value: Range<usize>,
+}
+
+/// Checks that `body` is one JSON object by strict rules and returns its top-level fields in order.
+///
+/// # Errors
+/// [`JsonError`], the first problem found.
+pub fn scan(body: &[u8]) -> Result<Vec<Field>, JsonError> {
+    if let Err(e) = std::str::from_utf8(body) {
+        return Err(JsonError::NotUtf8(e.valid_up_to()));
+    }
+    let mut scanner = Scanner { body, at: 0, keys: Vec::with_capacity(32), hasher: foldhash::quality::RandomState::default() };
+    scanner.object_at_top()
+}
+
+/// One key of an object that is still open, kept until the object closes to find duplicates.
+struct Key {
+    hash: u64,
+    span: Range<usize>,
+}
+
+struct Scanner<'a> {
+    body: &'a [u8],
+    at: usize,
+    /// Keys of all open objects, innermost last.
+    keys: Vec<Key>,
+    /// Seeded per scan: equal hashes cannot be prepared by a sender.
+    hasher: foldhash::quality::RandomState,
+}
+
+/// An open container: an array, or an object with the index of its first key in `Scanner::keys`.
+#[derive(Clone, Copy)]
+enum Open {
+    Array,
+    Object(usize),
+}
+
+/// Objects up to this size are compared key by key as they grow; larger ones are sorted once when they close.
+const LINEAR: usize = 24;
+
+impl Scanner<'_> {
+    fn object_at_top(&mut self) -> Result<Vec<Field>, JsonError> {
+        self.space();
+        match self.peek() {
+            None => return Err(JsonError::Empty),
+            Some(b'{') => self.at += 1,
+            // Tell a syntax error from a value of another type, so that the message helps.
+            Some(_) => {
+                self.value(1)?;
+                return Err(JsonError::NotAnObject);
+            }
+        }
+        let mut fields = Vec::with_capacity(16);
+        self.space();
+        if self.peek() == Some(b'}') {
+            self.at += 1;
+        } else {
+            loop {
+                self.space();
+                let key = self.key(0)?;
+                let start = self.at;
+                self.value(2)?;
+                fields.push(Field { key, value: start..self.at });
+                self.space();
+                match self.next()? {
+                    b',' => {}
+                    b'}' => break,
+                    _ => return Err(self.syntax("expected `,` or `}`")),
+                }
+            }
+            self.close(0)?;
+        }
+        self.space();
+        if self.at < self.body.len() {
+            return Err(JsonError::Syntax { what: "something follows after the object", at: self.at });
+        }
+        Ok(fields)
+    }
+
+    /// Passes over one value, iteratively: nesting costs a stack entry here, not a stack frame.
+    fn value(&mut self, base: usize) -> Result<(), JsonError> {
+        let mut stack: Vec<Open> = Vec::new();
+        loop {
+            self.space();
+            // A value starts here.
+            match self.peek() {
+                Some(b'{') => {
+                    self.at += 1;
+                    self.deeper(base, &stack)?;
+                    stack.push(Open::Object(self.keys.len()));
+                    self.space();
+                    if self.peek() == Some(b'}') {
+                        self.at += 1;
+                        stack.pop();
+                    } else {
+                        self.key(self.keys.len())?;
+                        continue;
+                    }
+                }
+                Some(b'[') => {
+                    self.at += 1;
+                    self.deeper(base, &stack)?;
+                    self.space();
+                    if self.peek() == Some(b']') {
+                        self.at += 1;
+                    } else {
+                        stack.push(Open::Array);
+                        continue;
+                    }
+                }
+                Some(_) => self.scalar()?,
+                None => return Err(JsonError::Truncated(self.at)),
+            }
+            // A value has ended: go on in the container around it, closing as many as end here.
+            loop {
+                let Some(open) = stack.last().copied() else { return Ok(()) };
+                self.space();
+                match (self.next()?, open) {
+                    (b',', Open::Array) => break,
+                    (b',', Open::Object(first)) => {
+                        self.space();
+                        self.key(first)?;
+                        break;
+                    }
+                    (b']', Open::Array) => {
+                        stack.pop();
+                    }
+                    (b'}', Open::Object(first)) => {
+                        self.close(first)?;
+                        stack.pop();
+                    }
+                    (_, Open::Array) => return Err(self.syntax("expected `,` or `]`")),
+                    (_, Open::Object(_)) => return Err(self.syntax("expected `,` or `}`")),
+                }
+            }
+        }
+    }
+
+    fn deeper(&self, base: usize, stack: &[Open]) -> Result<(), JsonError> {
+        if base + stack.len() > MAX_DEPTH { Err(JsonError::TooDeep) } else { Ok(()) }
+    }
+
+    /// Reads `"key" :` and leaves the cursor at the value. `first` is where the keys of this object begin.
+    fn key(&mut self, first: usize) -> Result<Range<usize>, JsonError> {
+        match self.peek() {
+            Some(b'"') => {}
+            Some(_) => return Err(JsonError::Syntax { what: "expected a key in quotes", at: self.at }),
+            None => return Err(JsonError::Truncated(self.at)),
+        }
+        let start = self.at + 1;
+        let escaped = self.string()?;
+        let span = start..self.at - 1;
+        let hash = if escaped { self.hasher.hash_one(&*self.decoded(&span)) } else { self.hasher.hash_one(self.text(&span)) };
+        if self.keys.len() - first < LINEAR {
+            for other in &self.keys[first..] {
+                if other.hash == hash {
+                    self.compare(&other.span, &span)?;
+                }
+            }
+        }
+        self.keys.push(Key { hash, span: span.clone() });
+        self.space();
+        if self.next()? != b':' {
+            return Err(self.syntax("expected `:` after a key"));
+        }
+        self.space();
+        Ok(span)
+    }
+
+    /// Closes the object whose keys begin at `first`.
+    fn close(&mut self, first: usize) -> Result<(), JsonError> {
+        if self.keys.len() - first > LINEAR {
+            self.keys[first..].sort_unstable_by_key(|k| (k.hash, k.span.start));
+            for pair in self.keys[first..].windows(2) {
+                if pair[0].hash == pair[1].hash {
+                    self.compare(&pair[0].span, &pair[1].span)?;
+                }
+            }
+        }
+        self.keys.truncate(first);
+        Ok(())
+    }
+
+    fn compare(&self, one: &Range<usize>, other: &Range<usize>) -> Result<(), JsonError> {
+        let key = self.decoded(other);
+        if self.decoded(one) == key {
+            return Err(JsonError::DuplicateKey { key: key.chars().take(64).collect(), at: other.start });
+        }
+        Ok(())
+    }
+
+    fn text(&self, span: &Range<usize>) -> &str {
+        // The whole body was checked, and a span begins and ends at a quote: this cannot fail.
+        std::str::from_utf8(&self.body[span.clone()]).unwrap_or_default()
+    }
+
+    fn decoded(&self, span: &Range<usize>) -> Cow<'_, str> {
+        let text = self.text(span);
+        if !text.contains('\\') {
+            return Cow::Borrowed(text);
+        }
+        let quoted = &self.body[span.start - 1..span.end + 1];
+        serde_json::from_slice::<String>(quoted).map_or(Cow::Borrowed(text), Cow::Owned)
+    }
+
+    fn scalar(&mut self) -> Result<(), JsonError> {
+        match self.peek() {
+            Some(b'"') => self.string().map(drop),
+            Some(b't') => self.word(b"true"),
+            Some(b'f') => self.word(b"false"),
+            Some(b'n') => self.word(b"null"),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            Some(_) => Err(JsonError::Syntax { what: "expected a value", at: self.at }),
+            None => Err(JsonError::Truncated(self.at)),
+        }
+    }
+
+    fn word(&mut self, word: &'static [u8]) -> Result<(), JsonError> {
+        let rest = &self.body[self.at..];
+        if rest.starts_with(word) {
+            self.at += word.len();
+            Ok(())
+        } else if word.starts_with(rest) {
+            Err(JsonError::Truncated(self.body.len()))
+        } else {
+            Err(JsonError::Syntax { what: "expected a value", at: self.at })
+        }
+    }
+
+    fn number(&mut self) -> Result<(), JsonError> {
+        let start = self.at;
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        match self.peek() {
+            Some(b'0') => self.at += 1,
+            Some(b'1'..=b'9') => self.digits(),
+            Some(_) => return Err(JsonError::Syntax { what: "not a number", at: start }),
+            None => return Err(JsonError::Truncated(self.at)),
+        }
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            self.some_digits(start)?;
+        }
+        if matches!(self.peek(), Some(b'e' | b'E')) {
+            self.at += 1;
+            if matches!(self.peek(), Some(b'+' | b'-')) {
+                self.at += 1;
+            }
+            self.some_digits(start)?;
+        }
+        Ok(())
+    }
+
+    fn some_digits(&mut self, start: usize) -> Result<(), JsonError> {
+        let from = self.at;
+        self.digits();
+        if self.at > from {
+            Ok(())
+        } else if self.at == self.body.len() {
+            Err(JsonError::Truncated(self.at))
+        } else {
+            Err(JsonError::Syntax { what: "not a number", at: start })
+        }
+    }
+
+    fn digits(&mut self) {
+        while matches!(self.peek(), Some(b'0'..=b'9')) {
+            self.at += 1;
+        }
+    }
+
+    /// Passes over a string from its opening quote to behind its closing one; tells whether it holds an escape.
+    fn string(&mut self) -> Result<bool, JsonError> {
+        self.at += 1;
+        let mut escaped = false;
+        loop {
+            self.at += plain(&self.body[self.at..]);
+            match self.peek() {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(escaped);
+                }
+                Some(b'\\') => {
+                    escaped = true;
+                    self.escape()?;
+                }
+                Some(_) => return Err(JsonError::Syntax { what: "a control character in a string must be escaped", at: self.at }),
+                None => return Err(JsonError::Truncated(self.at)),
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<(), JsonError> {
+        let start = self.at;
+        self.at += 1;
+        match self.next()? {
+            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Ok(()),
+            b'u' => match self.hex4()? {
+                0xD800..=0xDBFF => {
+                    let pair = self.body[self.at..].starts_with(b"\\u");
+                    if pair {
+                        self.at += 2;
+                        if (0xDC00..=0xDFFF).contains(&self.hex4()?) {
+                            return Ok(());
+                        }
+                    }
+                    Err(JsonError::LoneSurrogate(start))
+                }
+                0xDC00..=0xDFFF => Err(JsonError::LoneSurrogate(start)),
+                _ => Ok(()),
+            },
+            _ => Err(JsonError::Syntax { what: "unknown escape", at: start }),
+        }
+    }
+
+    fn hex4(&mut self) -> Result<u16, JsonError> {
+        let mut code = 0u16;
+        for _ in 0..4 {
+            let digit = (self.next()? as char).to_digit(16).ok_or_else(|| self.syntax("`\\u` wants four hex digits"))?;
+            code = code << 4 | digit as u16;
+        }
+        Ok(code)
+    }
+
+    fn space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\n' | b'\t' | b'\r')) {
+            self.at += 1;
+        }
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.body.get(self.at).copied()
+    }
+
+    fn next(&mut self) -> Result<u8, JsonError> {
+        let byte = self.peek().ok_or(JsonError::Truncated(self.at))?;
+        self.at += 1;
+        Ok(byte)
+    }
+
+    /// A syntax error at the byte just read.
+    fn syntax(&self, what: &'static str) -> JsonError {
+        JsonError::Syntax { what, at: self.at.saturating_sub(1) }
+    }
+}
+
+/// How many bytes from the start need no attention inside a string: no quote, no backslash, no control character.
+fn plain(bytes: &[u8]) -> usize {
+    const STEP: usize = 32;
+    let special = |b: u8| (b == b'"') | (b == b'\\') | (b < 0x20);
+    let mut at = 0;
+    // Whole blocks are tested without a branch per byte, which the compiler turns into vector instructions.
+    while let Some(block) = bytes.get(at..at + STEP) {
+        if block.iter().fold(false, |any, &b| any | special(b)) {
+            break;
+        }
+        at += STEP;
+    }
+    at + bytes[at..].iter().position(|&b| special(b)).unwrap_or(bytes.len() - at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(body: &str) -> JsonError {
+        scan(body.as_bytes()).expect_err(body)
+    }
+
+    #[test]
+    fn reports_the_spans_of_top_level_fields() {
+        let body = br#" { "model" : "m" , "n":[1,{"a":"}"}], "x\u0041":null } "#;
+        let fields = scan(body).unwrap();
+        let texts: Vec<_> = fields.iter().map(|f| (std::str::from_utf8(&body[f.key.clone()]).unwrap(), std::str::from_utf8(&body[f.value.clone()]).unwrap())).collect();
+        assert_eq!(texts, [("model", "\"m\""), ("n", "[1,{\"a\":\"}\"}]"), ("x\\u0041", "null")]);
+    }
+
+    #[test]
+    fn agrees_with_serde_json_on_what_is_json() {
+        for body in ["{}", r#"{"a":-0.5e+10}"#, r#"{"a":[[],{},[{}]],"b":"\\\"\n\ud83d\ude00"}"#, "{\"a\":\"é\u{7f}\"}", r#"{"a":1E5,"b":0}"#] {
+            assert!(scan(body.as_bytes()).is_ok(), "{body}");
+            assert!(serde_json::from_str::<serde_json::Value>(body).is_ok(), "{body}");
+        }
+        for body in [
+            "{",
+            "{]",
+            "[}",
+            r#"{"a"}"#,
+            r#"{"a":}"#,
+            r#"{"a":1,}"#,
+            r#"{,}"#,
+            r#"{"a":01}"#,
+            r#"{"a":1.}"#,
+            r#"{"a":.5}"#,
+            r#"{"a":+1}"#,
+            r#"{"a":NaN}"#,
+            r#"{"a":Infinity}"#,
+            r#"{"a":nul}"#,
+            r#"{"a":"\x"}"#,
+            "{\"a\":\"\n\"}",
+            r#"{"a":1}}"#,
+            r#"{"a":1}x"#,
+            r#"{"a":[1 2]}"#,
+            r#"{'a':1}"#,
+            r#"{"a":"\u12G4"}"#,
+            r#"{"a":1e}"#,
+            r#"{"a":-}"#,
+        ] {
+            assert!(scan(body.as_bytes()).is_err(), "{body}");
+            assert!(serde_json::from_str::<serde_json::Value>(body).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn every_truncation_is_an_error() {
+        let body = r#"{"model":"m","messages":[{"role":"user","content":"h\u00e9\ud83d\ude00 \"x\""}],"n":1.5e3,"t":true}"#;
+        for end in 0..body.len() {
+            assert!(scan(&body.as_bytes()[..end]).is_err(), "{}", &body[..end]);
+        }
+        assert_eq!(scan(body.as_bytes()).unwrap().len(), 4);
+    }
+
+    #[test]
+    fn duplicate_keys_are_found_at_any_depth_and_through_escapes() {
+        assert_eq!(error(r#"{"a":1,"b":2,"a":3}"#), JsonError::DuplicateKey { key: "a".into(), at: 14 });
+        assert!(matches!(error(r#"{"m":[{"c":1,"\u0063":2}]}"#), JsonError::DuplicateKey { key, .. } if key == "c"));
+        assert!(scan(br#"{"a":{"a":{"a":1}},"b":[{"a":1},{"a":2}]}"#).is_ok());
+        let mut many: Vec<String> = (0..5000).map(|i| format!("\"k{i}\":{i}")).collect();
+        assert!(scan(format!("{{\"o\":{{{}}}}}", many.join(",")).as_bytes()).is_ok());
+        many.push("\"k17\":0".into());
+        assert!(matches!(error(&format!("{{\"o\":{{{}}}}}", many.join(","))), JsonError::DuplicateKey { key, .. } if key == "k17"));
+        assert!(matches!(error(&format!("{{{}}}", many.join(","))), JsonError::DuplicateKey { key, .. } if key == "k17"));
+    }
+
+    #[test]
+    fn nesting_surrogates_and_odd_bodies() {
+        assert_eq!(error(&format!("{{\"a\":{}", "[".repeat(10_000))), JsonError::TooDeep);
+        assert_eq!(error(&"{\"a\":".repeat(10_000)), JsonError::TooDeep);
+        let fits = format!("{{\"a\":{}{}}}", "[".repeat(MAX_DEPTH - 1), "]".repeat(MAX_DEPTH - 1));
+        assert!(scan(fits.as_bytes()).is_ok());
+        assert!(matches!(error(r#"{"a":"\ud800"}"#), JsonError::LoneSurrogate(_)));
+        assert!(matches!(error(r#"{"a":"\udc00\ud800"}"#), JsonError::LoneSurrogate(_)));
+        assert!(matches!(error(r#"{"a":"\ud800\u0041"}"#), JsonError::LoneSurrogate(_)));
+        assert_eq!(error(""), JsonError::Empty);
+        assert_eq!(error("  "), JsonError::Empty);
+        assert_eq!(error("[1]"), JsonError::NotAnObject);
+        assert!(matches!(scan(b"{\"a\":\"\xff\"}"), Err(JsonError::NotUtf8(6))));
+    }
+}

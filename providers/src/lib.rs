@@ -1,0 +1,390 @@
+//! The dialects of LLM APIs as pure functions over bytes: no network, no clock, no files, no tenants, no money spent.
+//!
+//! OpenAI's chat schema is the hub. A [`Provider`] writes a hub request in its own dialect and reads its answers back into
+//! the hub ([`answer::Answer`] whole, [`answer::Delta`] by piece); a [`door::Door`] does the same on the client's side.
+//! Where both sides speak the same dialect nothing is read or written: the bytes pass.
+
+pub mod answer;
+pub mod carry;
+pub mod chat;
+pub mod compatible;
+pub mod door;
+pub mod echo;
+pub mod embed;
+pub mod envelope;
+pub mod error;
+pub mod eventstream;
+pub mod json;
+pub mod openai;
+pub mod prices;
+pub mod rerank;
+pub mod sse;
+pub mod usage;
+pub mod wire;
+
+use bytes::Bytes;
+
+use answer::{Answer, Delta};
+use envelope::{Edit, Payload};
+pub use error::{Error, ErrorKind, UpstreamError};
+use sse::{Event, Framing};
+use wire::ChatRequest;
+
+/// A dialect that clients may speak in order to chat, and that some providers speak themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// OpenAI's chat completions: the hub.
+    Chat,
+    /// OpenAI's legacy completions.
+    Completions,
+    /// OpenAI's Responses.
+    Responses,
+    /// Anthropic's Messages.
+    Messages,
+    /// Gemini's `generateContent`.
+    Generate,
+}
+
+/// What is asked of a provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// A conversation, in one of the chat dialects.
+    Chat(Dialect),
+    /// How many tokens an Anthropic Messages request has.
+    CountMessages,
+    /// How many tokens a Gemini request has.
+    CountGenerate,
+    /// OpenAI's embeddings.
+    Embeddings,
+    /// Gemini's `embedContent`.
+    EmbedContent,
+    /// Ranking documents by a query.
+    Rerank,
+    /// OpenAI's moderations.
+    Moderations,
+    /// OpenAI's image generation.
+    ImageGenerations,
+    /// OpenAI's image edits (multipart).
+    ImageEdits,
+    /// OpenAI's text to speech.
+    Speech,
+    /// OpenAI's transcription (multipart).
+    Transcriptions,
+    /// OpenAI's audio translation (multipart).
+    Translations,
+    /// OpenAI's files.
+    Files,
+    /// OpenAI's batches.
+    Batches,
+}
+
+impl Operation {
+    /// OpenAI's path for it, below the version: also what the provider's own dialect is asked for by default.
+    #[must_use]
+    pub fn openai_path(self) -> Option<&'static str> {
+        Some(match self {
+            Operation::Chat(Dialect::Chat) => "/chat/completions",
+            Operation::Chat(Dialect::Completions) => "/completions",
+            Operation::Chat(Dialect::Responses) => "/responses",
+            Operation::Embeddings => "/embeddings",
+            Operation::Moderations => "/moderations",
+            Operation::ImageGenerations => "/images/generations",
+            Operation::ImageEdits => "/images/edits",
+            Operation::Speech => "/audio/speech",
+            Operation::Transcriptions => "/audio/transcriptions",
+            Operation::Translations => "/audio/translations",
+            Operation::Files => "/files",
+            Operation::Batches => "/batches",
+            Operation::Rerank => "/rerank",
+            Operation::Chat(Dialect::Messages | Dialect::Generate) | Operation::CountMessages | Operation::CountGenerate | Operation::EmbedContent => return None,
+        })
+    }
+
+    /// OpenTelemetry's `gen_ai.operation.name`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Operation::Chat(Dialect::Completions) => "text_completion",
+            Operation::Chat(Dialect::Generate) => "generate_content",
+            Operation::Chat(_) => "chat",
+            Operation::CountMessages | Operation::CountGenerate => "count_tokens",
+            Operation::Embeddings | Operation::EmbedContent => "embeddings",
+            Operation::Rerank => "rerank",
+            Operation::Moderations => "moderation",
+            Operation::ImageGenerations | Operation::ImageEdits => "image_generation",
+            Operation::Speech => "speech",
+            Operation::Transcriptions | Operation::Translations => "transcription",
+            Operation::Files => "files",
+            Operation::Batches => "batches",
+        }
+    }
+}
+
+/// How a provider wants to be shown a credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    /// Not at all.
+    None,
+    /// `Authorization: Bearer`.
+    Bearer,
+    /// The key in a header of this name.
+    Header(&'static str),
+    /// AWS Signature Version 4 for this service.
+    Aws {
+        /// Service name that is signed.
+        service: &'static str,
+    },
+    /// A Google access token as bearer.
+    Google,
+    /// An API key in the header `api-key`, or a Microsoft Entra token as bearer.
+    Azure,
+}
+
+/// Where a call goes inside a provider.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// The model, as the provider names it.
+    pub model: &'a str,
+    /// What is known of the model.
+    pub info: Option<&'a prices::Model>,
+}
+
+/// A call to a provider: everything but the credential and the network.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Path and query, to be appended to the provider's base URL.
+    pub path: String,
+    /// Headers beyond content type, length and credential.
+    pub headers: Vec<(&'static str, String)>,
+    /// JSON.
+    pub body: Payload,
+    /// What was dropped or changed, one sentence each; the client is told in a header.
+    pub warnings: Vec<String>,
+}
+
+impl Call {
+    /// A call with a JSON body.
+    #[must_use]
+    pub fn json(path: impl Into<String>, body: &impl serde::Serialize) -> Self {
+        let mut out = Vec::with_capacity(1024);
+        chat::json(&mut out, body);
+        Call { path: path.into(), headers: Vec::new(), body: out.into(), warnings: Vec::new() }
+    }
+}
+
+/// One account's dialect: how to ask it and how to read it. Pure; the defaults are OpenAI's dialect.
+pub trait Provider: Send + Sync {
+    /// The kind, as the configuration and the price table name it.
+    fn kind(&self) -> &'static str;
+
+    /// Scheme, host and path prefix, without a slash at the end.
+    fn base_url(&self) -> &str;
+
+    /// How the credential is shown.
+    fn auth(&self) -> Auth {
+        Auth::Bearer
+    }
+
+    /// The path for an operation that this provider speaks as the client does, so that bodies pass; `None` if it does not.
+    ///
+    /// # Errors
+    /// When the model's name cannot stand in a path.
+    fn path(&self, operation: Operation, target: &Target<'_>, stream: bool) -> Result<Option<String>, Error>;
+
+    /// Changes what has to be changed in a body that passes: the model's name at least.
+    ///
+    /// # Errors
+    /// When the target cannot honour the request.
+    fn adapt(&self, operation: Operation, edit: &mut Edit<'_>, target: &Target<'_>) -> Result<Vec<String>, Error> {
+        let _ = operation;
+        if edit.envelope().model() != target.model {
+            edit.set_text("model", target.model);
+        }
+        Ok(Vec::new())
+    }
+
+    /// Whether answers to a passed body may pass too. If not, they are read and written anew.
+    fn verbatim(&self, operation: Operation) -> bool {
+        let _ = operation;
+        true
+    }
+
+    /// Headers that every call carries beside the credential.
+    fn headers(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
+    /// The client's headers that are for this provider (lower case), passed on if the client sent them.
+    fn forwards(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Writes a hub request in this dialect. Not asked of a provider that speaks [`Dialect::Chat`] itself.
+    ///
+    /// # Errors
+    /// When the request is wrong, or this target cannot honour it.
+    fn chat(&self, request: &ChatRequest<'_>, target: &Target<'_>) -> Result<Call, Error> {
+        let _ = target;
+        Ok(Call::json("/chat/completions", request))
+    }
+
+    /// How its streams are framed.
+    fn framing(&self) -> Framing {
+        Framing::Sse
+    }
+
+    /// Reads a whole answer.
+    ///
+    /// # Errors
+    /// When it cannot be read, or reports an error although its status was good.
+    fn answer(&self, body: &[u8], target: &Target<'_>) -> Result<Answer, Error> {
+        let _ = target;
+        openai::read_answer(body)
+    }
+
+    /// Begins to read a stream.
+    fn transcoder(&self, target: &Target<'_>) -> Box<dyn Transcoder> {
+        let _ = target;
+        Box::new(openai::Chunks::default())
+    }
+
+    /// Reads an error answer.
+    fn error(&self, status: u16, body: &[u8]) -> UpstreamError {
+        openai::read_error(status, body)
+    }
+
+    /// Writes an embeddings request; several calls where one takes only one text.
+    ///
+    /// # Errors
+    /// When the provider has no embeddings or cannot honour the request.
+    fn embed(&self, request: &embed::Request<'_>, target: &Target<'_>) -> Result<Vec<Call>, Error> {
+        let _ = (request, target);
+        Err(Error::unsupported(self.kind(), "model", "this provider has no embeddings"))
+    }
+
+    /// Reads the answers to [`Provider::embed`]'s calls, in their order.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn embeddings(&self, bodies: &[Bytes], target: &Target<'_>) -> Result<embed::Embeddings, Error> {
+        let _ = (bodies, target);
+        Err(Error::answer("this provider has no embeddings"))
+    }
+
+    /// Writes a rerank request.
+    ///
+    /// # Errors
+    /// When the provider has no reranking.
+    fn rerank(&self, request: &rerank::Request<'_>, target: &Target<'_>) -> Result<Call, Error> {
+        let _ = (request, target);
+        Err(Error::unsupported(self.kind(), "model", "this provider has no reranking"))
+    }
+
+    /// Reads the answer to [`Provider::rerank`]'s call.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn ranking(&self, body: &[u8], target: &Target<'_>) -> Result<rerank::Ranking, Error> {
+        let _ = (body, target);
+        Err(Error::answer("this provider has no reranking"))
+    }
+
+    /// Answers by itself, with no upstream at all. Only `echo` does.
+    ///
+    /// # Errors
+    /// When the request is wrong.
+    fn offline(&self, request: &ChatRequest<'_>) -> Option<Result<Answer, Error>> {
+        let _ = request;
+        None
+    }
+
+    /// As [`Provider::offline`], for embeddings.
+    fn offline_embeddings(&self, request: &embed::Request<'_>) -> Option<Result<embed::Embeddings, Error>> {
+        let _ = request;
+        None
+    }
+}
+
+/// Reads one stream into the hub, event by event.
+pub trait Transcoder: Send {
+    /// Takes the next event.
+    ///
+    /// # Errors
+    /// When it cannot be read, or reports an error of the upstream.
+    fn event(&mut self, event: &Event<'_>, out: &mut dyn FnMut(Delta<'_>)) -> Result<(), Error>;
+
+    /// The upstream has closed the stream.
+    ///
+    /// # Errors
+    /// When the stream had not come to its end: a client must not take the part for the whole.
+    fn end(&mut self, out: &mut dyn FnMut(Delta<'_>)) -> Result<(), Error>;
+}
+
+/// The error for a stream that was closed before its end.
+#[must_use]
+pub fn broken_off() -> Error {
+    UpstreamError::new(ErrorKind::Server, "the upstream broke off the stream before the answer was complete").into()
+}
+
+/// What a provider is built from: the part of its configuration that is neither a secret nor about the network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// The kind.
+    pub kind: String,
+    /// Scheme, host and path prefix.
+    pub base_url: Option<String>,
+    /// Azure's `api-version`; Anthropic's `anthropic-version`.
+    pub api_version: Option<String>,
+    /// Google Cloud project.
+    pub project: Option<String>,
+    /// Google Cloud location.
+    pub location: Option<String>,
+    /// AWS region.
+    pub region: Option<String>,
+    /// Whether there is an API key: some kinds speak differently with one (Vertex express, Bedrock keys).
+    pub has_key: bool,
+}
+
+impl Settings {
+    /// The configured base URL or `default`, without a slash at the end.
+    #[must_use]
+    pub fn base_url_or(&self, default: &str) -> String {
+        self.base_url.as_deref().unwrap_or(default).trim_end_matches('/').to_owned()
+    }
+}
+
+/// Every kind of provider that can be configured, presets included.
+#[must_use]
+pub fn kinds() -> Vec<&'static str> {
+    let mut kinds = vec!["openai", "echo"];
+    kinds.extend(compatible::PRESETS.iter().map(|p| p.kind));
+    kinds.sort_unstable();
+    kinds
+}
+
+/// Builds a provider.
+///
+/// # Errors
+/// [`Error::Settings`] for an unknown kind or settings that do not fit it.
+pub fn build(settings: &Settings) -> Result<Box<dyn Provider>, Error> {
+    Ok(match settings.kind.as_str() {
+        "openai" => Box::new(openai::OpenAi::new(settings)),
+        "echo" => Box::new(echo::Echo),
+        kind => match compatible::PRESETS.iter().find(|p| p.kind == kind) {
+            Some(preset) => Box::new(compatible::Compatible::new(preset, settings)?),
+            None => return Err(Error::Settings(format!("unknown kind \"{kind}\"; known: {}", kinds().join(", ")))),
+        },
+    })
+}
+
+/// A model's name as one segment of a path.
+///
+/// # Errors
+/// For names that could leave the segment or break the request: empty, `.`, `..` in any place, control characters.
+pub fn path_segment(model: &str) -> Result<String, Error> {
+    let wrong = model.is_empty() || model == "." || model.split('/').any(|s| s == ".." || s == ".") || model.chars().any(char::is_control) || model.contains('\\');
+    if wrong {
+        return Err(Error::invalid("model", format!("`{}` cannot be a model's name here", model.escape_default())));
+    }
+    Ok(urlencoding::encode(model).into_owned())
+}

@@ -1,0 +1,240 @@
+//! What models cost and can do: the table that ships with the project, what the operator puts on top, and a bill.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::usage::Usage;
+
+/// The built-in table: kind of provider → model → figures. Source: `data/model-prices.json`, dollars per million tokens.
+const TABLE: &str = include_str!("../data/model-prices.json");
+
+/// Above how many prompt tokens the `*_over_200k` prices apply to the whole request.
+const LONG_CONTEXT: u64 = 200_000;
+
+/// What one model costs and can do. Prices in US dollars per million tokens.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Model {
+    /// Prompt tokens.
+    pub input: f64,
+    /// Answer tokens.
+    pub output: f64,
+    /// Prompt tokens read from the provider's cache; `input` where absent.
+    pub cache_read: Option<f64>,
+    /// Prompt tokens written to the cache (short lifetime); `input` where absent.
+    pub cache_write: Option<f64>,
+    /// Prompt tokens written to the cache for an hour; `cache_write` where absent.
+    pub cache_write_1h: Option<f64>,
+    /// Prompt tokens once the prompt is over 200,000 tokens.
+    pub input_over_200k: Option<f64>,
+    /// Answer tokens once the prompt is over 200,000 tokens.
+    pub output_over_200k: Option<f64>,
+    /// Cache reads once the prompt is over 200,000 tokens.
+    pub cache_read_over_200k: Option<f64>,
+    /// Audio in the prompt; `input` where absent.
+    pub input_audio: Option<f64>,
+    /// Audio in the answer; `output` where absent.
+    pub output_audio: Option<f64>,
+    /// Reasoning; `output` where absent.
+    pub reasoning: Option<f64>,
+    /// Context window, in tokens.
+    pub context: Option<u64>,
+    /// Most tokens of an answer.
+    pub max_output: Option<u64>,
+    /// Length of an embedding.
+    pub dimensions: Option<u32>,
+    /// `chat`, `responses`, `completion`, `embedding`, `rerank`.
+    pub mode: Option<String>,
+    /// `tools`, `vision`, `json_schema`, `reasoning`, `pdf`, `prompt_cache`, `web_search`, `audio_in`.
+    pub supports: Vec<String>,
+}
+
+/// A sum of money in billionths of a dollar: sums of whole numbers stay exact where sums of floats drift.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Nanodollars(pub u64);
+
+impl Nanodollars {
+    /// As dollars, for people and reports.
+    #[must_use]
+    pub fn dollars(self) -> f64 {
+        self.0 as f64 / 1e9
+    }
+}
+
+impl std::fmt::Display for Nanodollars {
+    /// Dollars as a decimal number without trailing zeros, exact.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = format!("{}.{:09}", self.0 / 1_000_000_000, self.0 % 1_000_000_000);
+        f.write_str(text.trim_end_matches('0').trim_end_matches('.'))
+    }
+}
+
+impl std::iter::Sum for Nanodollars {
+    fn sum<I: Iterator<Item = Self>>(iter: I) -> Self {
+        Nanodollars(iter.map(|n| n.0).sum())
+    }
+}
+
+impl Model {
+    /// Whether the model is known to have a feature.
+    #[must_use]
+    pub fn supports(&self, feature: &str) -> bool {
+        self.supports.iter().any(|f| f == feature)
+    }
+
+    /// What `usage` costs. `batch` halves it, as every provider with a batch API does.
+    #[must_use]
+    pub fn cost(&self, usage: &Usage, batch: bool) -> Nanodollars {
+        let long = usage.prompt() > LONG_CONTEXT;
+        let tier = |over: Option<f64>, base: f64| if long { over.unwrap_or(base) } else { base };
+        let input = tier(self.input_over_200k, self.input);
+        let output = tier(self.output_over_200k, self.output);
+        // A cache price without a tier of its own grows with the input price of the tier.
+        let scaled = |price: f64| if self.input > 0.0 { price * input / self.input } else { price };
+        let cache_read = match (long, self.cache_read_over_200k) {
+            (true, Some(price)) => price,
+            _ => self.cache_read.map_or(input, scaled),
+        };
+        let cache_write = self.cache_write.map_or(input, scaled);
+        let cache_write_1h = self.cache_write_1h.map_or(cache_write, scaled);
+        let reasoning = match self.reasoning {
+            Some(price) if !long => price,
+            _ => output,
+        };
+        let bill = [
+            (usage.input, input),
+            (usage.cache_read, cache_read),
+            (usage.cache_write, cache_write),
+            (usage.cache_write_1h, cache_write_1h),
+            (usage.input_audio, self.input_audio.unwrap_or(input)),
+            (usage.output, output),
+            (usage.reasoning, reasoning),
+            (usage.output_audio, self.output_audio.unwrap_or(output)),
+        ];
+        // Dollars per million tokens times tokens: a thousandth of a dollar-per-million is one nanodollar per token.
+        // Prices are taken in picodollars per token, so that the smallest price in the table is a whole number.
+        let pico: u128 = bill.iter().map(|&(tokens, price)| u128::from(tokens) * (price.max(0.0) * 1e6).round() as u128).sum();
+        let pico = if batch { pico / 2 } else { pico };
+        Nanodollars(u64::try_from(pico.div_ceil(1000)).unwrap_or(u64::MAX))
+    }
+}
+
+/// Prices by provider and model.
+#[derive(Debug, Clone, Default)]
+pub struct Prices {
+    table: HashMap<String, HashMap<String, Model>>,
+    /// The operator's own, by `provider name/model`.
+    own: HashMap<String, Model>,
+}
+
+impl Prices {
+    /// The table that ships with the project.
+    #[must_use]
+    pub fn builtin() -> Self {
+        // A test holds that the table can be read.
+        Prices { table: serde_json::from_str(TABLE).unwrap_or_default(), own: HashMap::new() }
+    }
+
+    /// Puts a model on top of the table. `name` is `provider/model` with the provider's configured name.
+    pub fn set(&mut self, name: String, model: Model) {
+        self.own.insert(name, model);
+    }
+
+    /// Figures for a model of a provider: the operator's by the provider's `name`, else the table's by its `kind`. A
+    /// dated or regional variant that the table does not have is looked up by the name it is derived from.
+    #[must_use]
+    pub fn get(&self, name: &str, kind: &str, model: &str) -> Option<&Model> {
+        if let Some(own) = self.own.get(&format!("{name}/{model}")) {
+            return Some(own);
+        }
+        let table = self.table.get(kind)?;
+        if let Some(found) = table.get(model) {
+            return Some(found);
+        }
+        // Bedrock's inference profiles: `eu.anthropic.…`, `global.anthropic.…`; an ARN ends in the same id.
+        let tail = model.rsplit('/').next().unwrap_or(model);
+        let tail = ["us.", "eu.", "apac.", "global.", "us-gov.", "jp.", "au.", "ca."].iter().find_map(|p| tail.strip_prefix(p)).unwrap_or(tail);
+        if let Some(found) = table.get(tail) {
+            return Some(found);
+        }
+        table.get(undated(tail)?)
+    }
+
+    /// The models that the table knows for a kind of provider.
+    #[must_use]
+    pub fn models(&self, kind: &str) -> Vec<&str> {
+        let mut names: Vec<&str> = self.table.get(kind).into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        names
+    }
+}
+
+/// A name without its date (`-20251001`, `@20251001`, `-2024-08-06`) or `latest`.
+fn undated(name: &str) -> Option<&str> {
+    if let Some(base) = name.strip_suffix("-latest").or_else(|| name.strip_suffix(":latest")) {
+        return Some(base);
+    }
+    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    let (base, date) = name.rsplit_once(['-', '@'])?;
+    if date.len() == 8 && digits(date) {
+        return Some(base);
+    }
+    let (head, month) = base.rsplit_once('-')?;
+    let (head, year) = head.rsplit_once('-')?;
+    (digits(date) && date.len() == 2 && digits(month) && month.len() == 2 && digits(year) && year.len() == 4).then_some(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_whole() {
+        let prices = Prices::builtin();
+        assert!(prices.table.len() >= 18);
+        assert!(prices.get("x", "openai", "gpt-4o").is_some());
+        assert!(prices.get("x", "bedrock", "nothing").is_none());
+    }
+
+    #[test]
+    fn a_bill_is_exact() {
+        let prices = Prices::builtin();
+        let gpt = prices.get("openai", "openai", "gpt-4o").unwrap();
+        let usage = Usage { input: 1000, cache_read: 500, output: 200, ..Usage::default() };
+        // 1000·2.5 + 500·1.25 + 200·10 = 5125 millionths of a dollar.
+        assert_eq!(gpt.cost(&usage, false).to_string(), "0.005125");
+        assert_eq!(gpt.cost(&usage, true).to_string(), "0.0025625");
+        let claude = prices.get("a", "anthropic", "claude-haiku-4-5").unwrap();
+        let usage = Usage { input: 10, cache_read: 100, cache_write: 1000, cache_write_1h: 10_000, output: 7, reasoning: 3, ..Usage::default() };
+        // 10·1 + 100·0.1 + 1000·1.25 + 10000·2 + 10·5
+        assert_eq!(claude.cost(&usage, false).to_string(), "0.02132");
+    }
+
+    #[test]
+    fn long_context_prices_apply_to_the_whole_request() {
+        let prices = Prices::builtin();
+        let gemini = prices.get("g", "gemini", "gemini-2.5-pro").unwrap();
+        let short = Usage { input: 200_000, output: 1000, ..Usage::default() };
+        let long = Usage { input: 100_001, cache_read: 100_000, output: 1000, ..Usage::default() };
+        assert_eq!(gemini.cost(&short, false).to_string(), "0.26");
+        // 100001·2.5 + 100000·0.25 + 1000·15
+        assert_eq!(gemini.cost(&long, false).to_string(), "0.2900025");
+    }
+
+    #[test]
+    fn variants_are_found_by_the_name_they_derive_from() {
+        let prices = Prices::builtin();
+        let base = prices.get("a", "anthropic", "claude-haiku-4-5").unwrap();
+        assert_eq!(prices.get("a", "anthropic", "claude-haiku-4-5-20991231"), Some(base));
+        assert!(prices.get("o", "openai", "gpt-4o-2031-01-01").is_some());
+        assert!(prices.get("o", "openai", "gpt-4o-99").is_none());
+    }
+
+    #[test]
+    fn money_prints_as_dollars() {
+        assert_eq!(Nanodollars(0).to_string(), "0");
+        assert_eq!(Nanodollars(1).to_string(), "0.000000001");
+        assert_eq!(Nanodollars(12_500_000_000).to_string(), "12.5");
+    }
+}

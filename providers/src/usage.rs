@@ -1,0 +1,185 @@
+//! What a request used, in buckets that do not overlap, whatever way a provider counts.
+
+use serde::{Deserialize, Serialize};
+
+/// Tokens by bucket. No token is in two buckets, so that a bill is a sum of products.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Usage {
+    /// Prompt tokens that were neither read from nor written to a prompt cache, and are not audio.
+    pub input: u64,
+    /// Prompt tokens read from the provider's prompt cache.
+    pub cache_read: u64,
+    /// Prompt tokens written to the cache with the short lifetime (5 minutes at Anthropic).
+    pub cache_write: u64,
+    /// Prompt tokens written to the cache with the long lifetime (1 hour at Anthropic).
+    pub cache_write_1h: u64,
+    /// Prompt tokens of audio.
+    pub input_audio: u64,
+    /// Answer tokens other than reasoning and audio.
+    pub output: u64,
+    /// Tokens of reasoning.
+    pub reasoning: u64,
+    /// Answer tokens of audio.
+    pub output_audio: u64,
+    /// Whether the figures are the gateway's estimate, for want of the provider's own.
+    pub estimated: bool,
+}
+
+impl Usage {
+    /// All prompt tokens: OpenAI's `prompt_tokens`, cached ones included.
+    #[must_use]
+    pub fn prompt(&self) -> u64 {
+        self.input + self.cache_read + self.cache_write + self.cache_write_1h + self.input_audio
+    }
+
+    /// All answer tokens: OpenAI's `completion_tokens`, reasoning included.
+    #[must_use]
+    pub fn completion(&self) -> u64 {
+        self.output + self.reasoning + self.output_audio
+    }
+
+    /// Prompt and answer together.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.prompt() + self.completion()
+    }
+
+    /// Adds another request's usage (a batch of embedding calls that answer one request).
+    pub fn add(&mut self, other: &Usage) {
+        self.input += other.input;
+        self.cache_read += other.cache_read;
+        self.cache_write += other.cache_write;
+        self.cache_write_1h += other.cache_write_1h;
+        self.input_audio += other.input_audio;
+        self.output += other.output;
+        self.reasoning += other.reasoning;
+        self.output_audio += other.output_audio;
+        self.estimated |= other.estimated;
+    }
+
+    /// Writes OpenAI's chat usage object.
+    #[must_use]
+    pub fn to_openai(&self) -> String {
+        use std::fmt::Write;
+        let mut out = String::with_capacity(256);
+        // Writing to a String cannot fail.
+        let _ = write!(
+            out,
+            r#"{{"prompt_tokens":{},"completion_tokens":{},"total_tokens":{},"prompt_tokens_details":{{"cached_tokens":{},"audio_tokens":{}"#,
+            self.prompt(),
+            self.completion(),
+            self.total(),
+            self.cache_read,
+            self.input_audio,
+        );
+        let written = self.cache_write + self.cache_write_1h;
+        if written > 0 {
+            let _ = write!(out, r#","cache_write_tokens":{written}"#);
+        }
+        let _ = write!(out, r#"}},"completion_tokens_details":{{"reasoning_tokens":{},"audio_tokens":{}}}}}"#, self.reasoning, self.output_audio);
+        out
+    }
+}
+
+/// OpenAI's usage object as compatible hosts really send it, from chat, completions, embeddings and responses alike.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct OpenAiUsage {
+    #[serde(alias = "input_tokens")]
+    prompt_tokens: Option<u64>,
+    #[serde(alias = "output_tokens")]
+    completion_tokens: Option<u64>,
+    total_tokens: Option<u64>,
+    #[serde(alias = "input_tokens_details")]
+    prompt_tokens_details: Option<PromptDetails>,
+    #[serde(alias = "output_tokens_details")]
+    completion_tokens_details: Option<CompletionDetails>,
+    /// DeepSeek's name for cached prompt tokens.
+    prompt_cache_hit_tokens: Option<u64>,
+    /// Together's and others' flat name.
+    cached_tokens: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct PromptDetails {
+    cached_tokens: Option<u64>,
+    #[serde(alias = "cache_creation_tokens", alias = "cache_write")]
+    cache_write_tokens: Option<u64>,
+    audio_tokens: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct CompletionDetails {
+    reasoning_tokens: Option<u64>,
+    audio_tokens: Option<u64>,
+}
+
+impl From<OpenAiUsage> for Usage {
+    fn from(u: OpenAiUsage) -> Self {
+        let prompt = u.prompt_tokens.unwrap_or_default();
+        let details = u.prompt_tokens_details.unwrap_or_default();
+        let cache_read = details.cached_tokens.or(u.prompt_cache_hit_tokens).or(u.cached_tokens).unwrap_or_default().min(prompt);
+        let cache_write = details.cache_write_tokens.unwrap_or_default().min(prompt - cache_read);
+        let input_audio = details.audio_tokens.unwrap_or_default().min(prompt - cache_read - cache_write);
+        // Some hosts leave reasoning out of completion_tokens but have it in the total.
+        let said = u.completion_tokens.unwrap_or_default();
+        let thought = u.completion_tokens_details.as_ref().and_then(|d| d.reasoning_tokens).unwrap_or_default();
+        let completion = match u.total_tokens {
+            Some(total) if total == prompt + said + thought => said + thought,
+            _ => said,
+        };
+        let reasoning = thought.min(completion);
+        let output_audio = u.completion_tokens_details.and_then(|d| d.audio_tokens).unwrap_or_default().min(completion - reasoning);
+        Usage {
+            input: prompt - cache_read - cache_write - input_audio,
+            cache_read,
+            cache_write,
+            cache_write_1h: 0,
+            input_audio,
+            output: completion - reasoning - output_audio,
+            reasoning,
+            output_audio,
+            estimated: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Usage {
+        serde_json::from_str::<OpenAiUsage>(text).unwrap().into()
+    }
+
+    #[test]
+    fn openai_details_become_disjoint_buckets() {
+        let u = read(
+            r#"{"prompt_tokens":100,"completion_tokens":50,"total_tokens":150,"prompt_tokens_details":{"cached_tokens":60,"audio_tokens":10},"completion_tokens_details":{"reasoning_tokens":20,"audio_tokens":5,"accepted_prediction_tokens":1}}"#,
+        );
+        assert_eq!((u.input, u.cache_read, u.input_audio, u.output, u.reasoning, u.output_audio), (30, 60, 10, 25, 20, 5));
+        assert_eq!((u.prompt(), u.completion(), u.total()), (100, 50, 150));
+    }
+
+    #[test]
+    fn other_names_for_the_same_thing() {
+        assert_eq!(read(r#"{"prompt_tokens":9,"completion_tokens":1,"prompt_cache_hit_tokens":4}"#).cache_read, 4);
+        assert_eq!(read(r#"{"prompt_tokens":9,"prompt_tokens_details":{"cache_write_tokens":5}}"#).cache_write, 5);
+        let responses = read(r#"{"input_tokens":9,"output_tokens":7,"total_tokens":16,"input_tokens_details":{"cached_tokens":2},"output_tokens_details":{"reasoning_tokens":3}}"#);
+        assert_eq!((responses.prompt(), responses.completion(), responses.reasoning), (9, 7, 3));
+        // xAI: reasoning beside completion_tokens, inside the total.
+        let xai = read(r#"{"prompt_tokens":10,"completion_tokens":5,"total_tokens":35,"completion_tokens_details":{"reasoning_tokens":20}}"#);
+        assert_eq!((xai.output, xai.reasoning, xai.total()), (5, 20, 35));
+    }
+
+    #[test]
+    fn absurd_figures_never_underflow() {
+        let u = read(
+            r#"{"prompt_tokens":1,"completion_tokens":1,"prompt_tokens_details":{"cached_tokens":9,"audio_tokens":9,"cache_write_tokens":9},"completion_tokens_details":{"reasoning_tokens":9,"audio_tokens":9}}"#,
+        );
+        assert_eq!((u.prompt(), u.completion()), (1, 1));
+    }
+}

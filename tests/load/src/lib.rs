@@ -1,0 +1,1 @@
+//! Benchmarks: mock upstream, load generator, nginx as the yardstick.
