@@ -1,4 +1,30 @@
 //! The gateway: the order of things. The only place that knows the config file, client-facing status codes, principals and
 //! money; it knows the inside of no dialect.
+//!
+//! A request comes through [`door`], becomes an [`exchange::Exchange`], goes down a [`road`] past the checkpoints in
+//! [`phase`], and leaves as a body that carries its [`ledger::Record`] along. [`config`] is what the user wrote, [`rules`]
+//! what it compiles to, [`state`] what outlives a reload.
 
+pub mod admin;
+pub mod body;
+pub mod config;
+pub mod credential;
+pub mod discover;
+pub mod door;
+pub mod exchange;
+pub mod explain;
+pub mod fault;
+pub mod ledger;
+pub mod metrics;
+pub mod phase;
+pub mod prompts;
+pub mod road;
+pub mod rules;
 pub mod secret;
+pub mod serve;
+pub mod sinks;
+pub mod state;
+pub mod stream;
+pub mod target;
+pub mod trace;
+pub mod whole;

@@ -1,2 +1,235 @@
-//! m
-fn main() {}
+//! The command line: serve, check, schema, explain, models.
+
+use std::io::{IsTerminal, Read, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use gateway::config::{Config, Problem};
+use gateway::{discover, explain, serve};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// One gateway for LLMs, MCP and A2A.
+#[derive(Parser)]
+#[command(name = "trivium", version, about, arg_required_else_help = false)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the gateway (what happens without a command too).
+    Serve(Serve),
+    /// Checks a configuration and says all that is wrong with it.
+    Check(Source),
+    /// Prints the JSON Schema of the configuration, for editors.
+    Schema,
+    /// Takes a request body and says what would become of it. Sends nothing.
+    Explain {
+        #[command(flatten)]
+        source: Source,
+        /// The path it would be sent to.
+        #[arg(long, default_value = "/v1/chat/completions")]
+        path: String,
+        /// The file with the body; standard input if it is `-`.
+        #[arg(default_value = "-")]
+        body: PathBuf,
+    },
+    /// Lists the models that clients can ask for, where they go and what they cost.
+    Models {
+        #[command(flatten)]
+        source: Source,
+        /// Lists the kinds of providers instead.
+        #[arg(long)]
+        kinds: bool,
+    },
+}
+
+#[derive(clap::Args, Clone)]
+struct Source {
+    /// The configuration: a YAML file, or a folder of them.
+    #[arg(short, long, env = "TRIVIUM_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+#[derive(clap::Args, Clone)]
+struct Serve {
+    #[command(flatten)]
+    source: Source,
+    /// Listens here, whatever the configuration says.
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // One TLS library is linked, and everything that asks for the process' default gets it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let result = match cli.command {
+        None => run(&cli.serve),
+        Some(Command::Serve(serve)) => run(&serve),
+        Some(Command::Check(source)) => check(&source),
+        Some(Command::Schema) => print(&format!("{:#}\n", gateway::config::schema())),
+        Some(Command::Explain { source, path, body }) => explain(&source, &path, &body),
+        Some(Command::Models { source, kinds }) => models(&source, kinds),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problems) => {
+            for problem in &problems {
+                eprintln!("error: {problem}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn problem(message: impl std::fmt::Display) -> Vec<Problem> {
+    vec![Problem::new("", message.to_string())]
+}
+
+fn print(text: &str) -> Result<(), Vec<Problem>> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads has read enough (`| head`).
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(problem),
+    }
+}
+
+/// The configuration: as named, or `trivium.yaml` in this folder, or what the environment offers.
+fn load(source: &Source) -> Result<(Config, Option<PathBuf>, Option<discover::Found>), Vec<Problem>> {
+    let usual = Path::new("trivium.yaml");
+    let path = source.config.clone().or_else(|| usual.exists().then(|| usual.to_owned()));
+    match path {
+        Some(path) => Ok((gateway::config::load(&path, &env)?, Some(path), None)),
+        None => {
+            let found = discover::discover(&env)?;
+            Ok((found.config.clone(), None, Some(found)))
+        }
+    }
+}
+
+fn run(args: &Serve) -> Result<(), Vec<Problem>> {
+    let (mut config, source, found) = load(&args.source)?;
+    if let Some(listen) = args.listen {
+        config.listen = Some(listen);
+    }
+    start_log(&config);
+    let runtime = runtime().map_err(|e| problem(format!("cannot start: {e}")))?;
+    runtime.block_on(async {
+        let gateway = serve::Gateway::bind(&config, source.clone()).await?;
+        greet(&gateway, source.as_deref(), found.as_ref());
+        gateway.run(stopped()).await;
+        Ok(())
+    })
+}
+
+/// One thread if there is one core: nothing to steal from and nobody to wake.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    match std::thread::available_parallelism().map_or(1, usize::from) {
+        1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+        n => tokio::runtime::Builder::new_multi_thread().worker_threads(n).enable_all().build(),
+    }
+}
+
+fn start_log(config: &Config) {
+    let level = config.log.level.clone().unwrap_or_else(|| "info".into());
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TRIVIUM_LOG").unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("warn,gateway={level},trivium={level}")));
+    let terminal = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal);
+    if config.log.json.unwrap_or(!terminal) {
+        log.json().init();
+    } else {
+        log.init();
+    }
+}
+
+/// SIGTERM, or Ctrl-C.
+async fn stopped() {
+    let mut term = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(term) => term,
+        Err(error) => {
+            tracing::warn!(%error, "SIGTERM cannot be listened for");
+            let _ = tokio::signal::ctrl_c().await;
+            return;
+        }
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+/// Says what is served, where, and what to type first.
+fn greet(gateway: &serve::Gateway, source: Option<&Path>, found: Option<&discover::Found>) {
+    let Ok(address) = gateway.address() else { return };
+    let mut text = match (source, found) {
+        (Some(path), _) => format!("trivium {} serves {}\n", env!("CARGO_PKG_VERSION"), path.display()),
+        (None, Some(found)) => {
+            let list: String = found.lines.iter().map(|l| format!("  {l}\n")).collect();
+            format!("trivium {} found no configuration, and looked around:\n{list}", env!("CARGO_PKG_VERSION"))
+        }
+        (None, None) => String::new(),
+    };
+    text.push_str(&format!("Point an OpenAI SDK at    http://{address}/v1\nPoint an Anthropic SDK at http://{address}\n"));
+    if let Some(admin) = gateway.admin_address() {
+        text.push_str(&format!("Metrics and health at     http://{admin}/metrics, /healthz, /readyz\n"));
+    }
+    let model = found.map_or("MODEL", |f| f.model.as_str());
+    text.push_str(&format!("Try: curl http://{address}/v1/chat/completions -H 'content-type: application/json' -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n"));
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Rules as `serve` would build them, without listening.
+fn rules(config: &Config) -> Result<(tokio::runtime::Runtime, gateway::rules::Rules), Vec<Problem>> {
+    let runtime = runtime().map_err(problem)?;
+    let guard = runtime.enter();
+    let ledger = gateway::ledger::Ledger::start().map_err(problem)?;
+    let state = gateway::state::State::new(ledger).map_err(problem)?;
+    let mut problems = serve::check(config);
+    let built = gateway::rules::Rules::build(config, &state).map_err(|p| problems.extend(p)).ok();
+    drop(guard);
+    match built {
+        Some(rules) if problems.is_empty() => Ok((runtime, rules)),
+        _ => Err(problems),
+    }
+}
+
+fn check(source: &Source) -> Result<(), Vec<Problem>> {
+    let (config, path, _) = load(source)?;
+    let (_runtime, rules) = rules(&config)?;
+    let place = path.map_or_else(|| "the environment".to_owned(), |p| p.display().to_string());
+    print(&format!("{place} is good: {} providers, {} models\n", rules.providers.len(), rules.names().len()))
+}
+
+fn explain(source: &Source, path: &str, body: &Path) -> Result<(), Vec<Problem>> {
+    let (config, _, _) = load(source)?;
+    let (_runtime, rules) = rules(&config)?;
+    let mut text = Vec::new();
+    if body == Path::new("-") {
+        std::io::stdin().read_to_end(&mut text).map_err(problem)?;
+    } else {
+        text = std::fs::read(body).map_err(|e| problem(format!("cannot read {}: {e}", body.display())))?;
+    }
+    let explained = explain::explain(&rules, path, text.into()).map_err(|message| problem(message))?;
+    print(&format!("{explained:#}\n"))
+}
+
+fn models(source: &Source, kinds: bool) -> Result<(), Vec<Problem>> {
+    if kinds {
+        return print(&(providers::kinds().join("\n") + "\n"));
+    }
+    let (config, _, _) = load(source)?;
+    let (_runtime, rules) = rules(&config)?;
+    print(&explain::table(&rules))
+}

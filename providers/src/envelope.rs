@@ -45,6 +45,12 @@ impl Envelope {
         Ok(envelope)
     }
 
+    /// An envelope of nothing, for requests that have no JSON body.
+    #[must_use]
+    pub fn empty() -> Self {
+        Envelope { body: Bytes::from_static(b"{}"), fields: Vec::new(), model: Text::None, stream: false }
+    }
+
     /// The bytes as they came.
     #[must_use]
     pub fn body(&self) -> &Bytes {
@@ -183,6 +189,12 @@ impl From<Bytes> for Payload {
 impl From<Vec<u8>> for Payload {
     fn from(bytes: Vec<u8>) -> Self {
         Bytes::from(bytes).into()
+    }
+}
+
+impl FromIterator<Bytes> for Payload {
+    fn from_iter<I: IntoIterator<Item = Bytes>>(pieces: I) -> Self {
+        Payload { pieces: pieces.into_iter().collect() }
     }
 }
 

@@ -1,0 +1,97 @@
+//! Durations, sizes and counts as people write them: `200ms`, `5m`, `7d`; `64KiB`, `8MiB`; `200k`, `1M`.
+
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, de};
+
+/// A duration: a number and `ms`, `s`, `m`, `h` or `d`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(pub Duration);
+
+/// A size in bytes: a number and `B`, `KiB`, `MiB`, `GiB` (or `KB`, `MB`, `GB`, powers of a thousand).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+/// A count: a number, alone or with `k` or `M`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Count(pub u64);
+
+/// The number in front and the unit behind it.
+fn split(text: &str) -> Option<(f64, &str)> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number = text[..end].parse().ok()?;
+    Some((number, text[end..].trim()))
+}
+
+fn scaled(text: &str, units: &[(&str, f64)]) -> Option<f64> {
+    let (number, unit) = split(text)?;
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
+    Some(number * factor)
+}
+
+impl Span {
+    fn parse(text: &str) -> Option<Self> {
+        let units = [("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86_400.0)];
+        Duration::try_from_secs_f64(scaled(text, &units)?).ok().map(Span)
+    }
+}
+
+impl Size {
+    fn parse(text: &str) -> Option<Self> {
+        let units = [("", 1.0), ("B", 1.0), ("KiB", 1024.0), ("MiB", 1_048_576.0), ("GiB", 1_073_741_824.0), ("KB", 1e3), ("MB", 1e6), ("GB", 1e9)];
+        scaled(text, &units).map(|n| Size(n as u64))
+    }
+}
+
+impl Count {
+    fn parse(text: &str) -> Option<Self> {
+        scaled(text, &[("", 1.0), ("k", 1e3), ("M", 1e6)]).map(|n| Count(n as u64))
+    }
+}
+
+macro_rules! unit {
+    ($name:ident, $what:literal, $pattern:literal, $number:expr) => {
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                let value = serde_json::Value::deserialize(d)?;
+                let number: Option<fn(u64) -> $name> = $number;
+                match (&value, number) {
+                    (serde_json::Value::String(text), _) => $name::parse(text),
+                    (serde_json::Value::Number(n), Some(make)) => n.as_u64().map(make),
+                    _ => None,
+                }
+                .ok_or_else(|| de::Error::custom(format!("{value} is not {}", $what)))
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": ["string", "integer"], "pattern": $pattern, "description": $what })
+            }
+        }
+    };
+}
+
+unit!(Span, "a duration such as \"200ms\", \"30s\", \"5m\", \"1h\" or \"7d\"", r"^[0-9.]+ ?(ms|s|m|h|d)$", None);
+unit!(Size, "a size such as \"64KiB\" or \"8MiB\"", r"^[0-9.]+ ?([KMG]i?B|B)?$", Some(Size));
+unit!(Count, "a count such as 500, \"200k\" or \"1M\"", r"^[0-9.]+ ?[kM]?$", Some(Count));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_s_ways_of_writing() {
+        let span = |t: &str| serde_json::from_value::<Span>(t.into()).map(|s| s.0.as_millis()).ok();
+        assert_eq!([span("200ms"), span("1.5s"), span("5m"), span("1h"), span("7d"), span("5"), span("5 years"), span("-1s")], [Some(200), Some(1500), Some(300_000), Some(3_600_000), Some(604_800_000), None, None, None]);
+        let size = |t: &str| serde_json::from_value::<Size>(t.into()).map(|s| s.0).ok();
+        assert_eq!([size("64KiB"), size("8MiB"), size("1MB"), size("12"), size("x")], [Some(65_536), Some(8_388_608), Some(1_000_000), Some(12), None]);
+        let count = |t: serde_json::Value| serde_json::from_value::<Count>(t).map(|s| s.0).ok();
+        assert_eq!([count("200k".into()), count("1M".into()), count(7.into()), count("".into())], [Some(200_000), Some(1_000_000), Some(7), None]);
+    }
+}

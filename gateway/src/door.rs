@@ -1,0 +1,311 @@
+//! The door: path → road. The hot paths are matched here, before any router; bodies are read within their bounds; every
+//! fault becomes a response in the dialect that was spoken.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
+use providers::{Dialect, ErrorKind, Operation};
+
+use crate::body::Body;
+use crate::exchange::{Exchange, dialect_of, request_id};
+use crate::fault::{Blame, Fault};
+use crate::road;
+use crate::rules::Limits;
+use crate::state::State;
+
+/// Where a path leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Way {
+    /// To a model; the body says which.
+    Model(Operation),
+    /// To a model named in the path, as Gemini's clients do; whether they want a stream.
+    Named(Operation, String, bool),
+    /// The list of models, or one of them.
+    Models(Option<String>),
+    /// Files and batches: passed to a provider with the rest of the path.
+    Passed(Operation, String),
+    /// The gateway's greeting.
+    Root,
+    /// Nowhere.
+    Nowhere,
+}
+
+/// Serves one request of a client.
+///
+/// # Errors
+/// Never: every fault is a response.
+pub async fn serve(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let way = way(request.uri().path());
+    Ok(match way {
+        Way::Model(operation) => model(state, request, operation, None).await,
+        Way::Named(operation, name, stream) => model(state, request, operation, Some((name, stream))).await,
+        Way::Models(name) => models(&state, &request, name.as_deref()),
+        Way::Passed(operation, rest) => road::passed::serve(state, request, operation, &rest).await,
+        Way::Root => root(&request),
+        Way::Nowhere => {
+            let message = format!("there is nothing at {} {}; this is an OpenAI-compatible gateway: try POST /v1/chat/completions or GET /v1/models", request.method(), shown(request.uri().path()));
+            refuse(request.headers(), Dialect::Chat, &Fault::client(StatusCode::NOT_FOUND, ErrorKind::NotFound, message).code("unknown_path"))
+        }
+    })
+}
+
+/// A path as it may be repeated to a client.
+fn shown(path: &str) -> String {
+    path.chars().take(200).collect()
+}
+
+fn way(path: &str) -> Way {
+    let model = |operation| Way::Model(operation);
+    match path {
+        "/v1/chat/completions" | "/chat/completions" => model(Operation::Chat(Dialect::Chat)),
+        "/v1/messages" => model(Operation::Chat(Dialect::Messages)),
+        "/v1/responses" | "/responses" => model(Operation::Chat(Dialect::Responses)),
+        "/v1/embeddings" | "/embeddings" => model(Operation::Embeddings),
+        "/v1/completions" | "/completions" => model(Operation::Chat(Dialect::Completions)),
+        "/v1/messages/count_tokens" => model(Operation::CountMessages),
+        "/v1/rerank" | "/v2/rerank" | "/rerank" => model(Operation::Rerank),
+        "/v1/moderations" => model(Operation::Moderations),
+        "/v1/images/generations" => model(Operation::ImageGenerations),
+        "/v1/images/edits" => model(Operation::ImageEdits),
+        "/v1/audio/speech" => model(Operation::Speech),
+        "/v1/audio/transcriptions" => model(Operation::Transcriptions),
+        "/v1/audio/translations" => model(Operation::Translations),
+        "/v1/models" | "/models" => Way::Models(None),
+        "/" => Way::Root,
+        _ => rarer(path),
+    }
+}
+
+fn rarer(path: &str) -> Way {
+    let Some(rest) = path.strip_prefix("/v1/").or_else(|| path.strip_prefix("/v1beta/")) else { return Way::Nowhere };
+    if let Some(name) = rest.strip_prefix("models/") {
+        let name = urlencoding::decode(name).map_or_else(|_| name.to_owned(), std::borrow::Cow::into_owned);
+        return match name.rsplit_once(':') {
+            Some((model, "generateContent")) => Way::Named(Operation::Chat(Dialect::Generate), model.to_owned(), false),
+            Some((model, "streamGenerateContent")) => Way::Named(Operation::Chat(Dialect::Generate), model.to_owned(), true),
+            Some((model, "countTokens")) => Way::Named(Operation::CountGenerate, model.to_owned(), false),
+            Some((model, "embedContent" | "batchEmbedContents")) => Way::Named(Operation::EmbedContent, model.to_owned(), false),
+            _ => Way::Models(Some(name)),
+        };
+    }
+    for (prefix, operation) in [("files", Operation::Files), ("batches", Operation::Batches)] {
+        match rest.strip_prefix(prefix) {
+            Some("") => return Way::Passed(operation, String::new()),
+            Some(more) if more.starts_with('/') => return Way::Passed(operation, more.to_owned()),
+            _ => {}
+        }
+    }
+    Way::Nowhere
+}
+
+/// A request for a model: read, answered, and written down.
+async fn model(state: Arc<State>, request: Request<Incoming>, operation: Operation, named: Option<(String, bool)>) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let dialect = dialect_of(operation);
+    let rules = match admit(&state) {
+        Ok(rules) => rules,
+        Err(fault) => return refuse(&parts.headers, dialect, &fault),
+    };
+    let limits = rules.limits;
+    let mut x = Exchange::new(state, rules, parts.headers, operation);
+    if let Some((name, stream)) = named {
+        x.model = name;
+        x.stream = stream;
+    }
+    let result = match check_head(&parts.method, &x.headers, operation, &limits) {
+        Ok(()) => match read_body(body, &limits).await {
+            Ok(body) if is_multipart(operation) => road::multipart::answer(&mut x, body).await,
+            Ok(body) => road::models::answer(&mut x, body).await,
+            Err(fault) => Err(fault),
+        },
+        Err(fault) => Err(fault),
+    };
+    match result {
+        Ok(response) => response,
+        Err(fault) => failed(x, &fault),
+    }
+}
+
+/// The rules in force, unless the process is going down.
+///
+/// # Errors
+/// 503 while it drains.
+pub fn admit(state: &State) -> Result<Arc<crate::rules::Rules>, Fault> {
+    let going = || Fault::client(StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Overloaded, "this gateway is shutting down; try another replica").code("draining").retry_after(Duration::from_secs(1));
+    if state.is_draining() {
+        return Err(going());
+    }
+    state.rules().ok_or_else(going)
+}
+
+/// Writes a fault down and tells it.
+pub fn failed(mut x: Exchange, fault: &Fault) -> Response<Body> {
+    let dialect = x.dialect();
+    let mut response = refuse(&x.headers, dialect, fault);
+    if let Ok(id) = HeaderValue::try_from(&x.id) {
+        response.headers_mut().insert(HeaderName::from_static("x-request-id"), id);
+    }
+    if let Some(record) = &mut x.record {
+        record.ended = true;
+        record.entry.status = fault.told.status;
+        record.entry.stream = x.stream;
+        record.entry.error = Some(fault.told.message.clone());
+        record.entry.detail.clone_from(&fault.detail);
+        if fault.blame != Blame::Client {
+            tracing::warn!(request_id = x.id, status = fault.told.status, error = fault.told.message, detail = fault.detail, "a request failed");
+        }
+    }
+    response
+}
+
+/// A fault as a response.
+#[must_use]
+pub fn refuse(headers: &http::HeaderMap, dialect: Dialect, fault: &Fault) -> Response<Body> {
+    let mut response = Response::new(Body::whole(fault.body(dialect)));
+    *response.status_mut() = fault.status();
+    let out = response.headers_mut();
+    out.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Ok(id) = HeaderValue::try_from(request_id(headers)) {
+        out.insert(HeaderName::from_static("x-request-id"), id);
+    }
+    fault.write_headers(out);
+    response
+}
+
+fn is_multipart(operation: Operation) -> bool {
+    matches!(operation, Operation::ImageEdits | Operation::Transcriptions | Operation::Translations)
+}
+
+/// What can be seen to be wrong before the body is read.
+fn check_head(method: &Method, headers: &http::HeaderMap, operation: Operation, limits: &Limits) -> Result<(), Fault> {
+    if method != Method::POST {
+        return Err(Fault::client(StatusCode::METHOD_NOT_ALLOWED, ErrorKind::InvalidRequest, format!("this path takes POST, not {method}")).code("method_not_allowed"));
+    }
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let media = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let (good, wanted) = if is_multipart(operation) { (media == "multipart/form-data", "multipart/form-data") } else { (media == "application/json" || media.ends_with("+json"), "application/json") };
+    if !good {
+        let message = format!("the content type must be {wanted}, and is {}", if media.is_empty() { "missing".to_owned() } else { format!("{media:?}") });
+        return Err(Fault::client(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorKind::InvalidRequest, message).code("unsupported_media_type"));
+    }
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|e| e != "identity") {
+        return Err(Fault::client(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorKind::InvalidRequest, "compressed request bodies are not read; send the body without content-encoding").code("unsupported_encoding"));
+    }
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|l| l > limits.body as u64) {
+        return Err(too_large(limits));
+    }
+    Ok(())
+}
+
+fn too_large(limits: &Limits) -> Fault {
+    Fault::client(StatusCode::PAYLOAD_TOO_LARGE, ErrorKind::TooLarge, format!("the body is larger than {} bytes, which is the limit here (`limits.body`)", limits.body)).code("body_too_large")
+}
+
+/// Reads a body within its bounds of size and time. A body that comes in one frame is not copied.
+///
+/// # Errors
+/// Too large, too slow, or broken off.
+pub async fn read_body(mut body: Incoming, limits: &Limits) -> Result<Bytes, Fault> {
+    let reading = async {
+        let mut whole: Option<Bytes> = None;
+        let mut joined = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|e| Fault::client(StatusCode::BAD_REQUEST, ErrorKind::InvalidRequest, "the body broke off").code("broken_body").detail(e))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if whole.as_ref().map_or(joined.len(), Bytes::len) + data.len() > limits.body {
+                return Err(too_large(limits));
+            }
+            match whole.take() {
+                None if joined.is_empty() => whole = Some(data),
+                None => joined.extend_from_slice(&data),
+                Some(first) => {
+                    let hint = usize::try_from(body.size_hint().lower()).unwrap_or(0).min(limits.body);
+                    joined.reserve(first.len() + data.len() + hint);
+                    joined.extend_from_slice(&first);
+                    joined.extend_from_slice(&data);
+                }
+            }
+        }
+        Ok(whole.unwrap_or_else(|| joined.freeze()))
+    };
+    if body_is_ready(limits) {
+        return reading.await;
+    }
+    tokio::time::timeout(limits.read, reading).await.map_err(|_| Fault::client(StatusCode::REQUEST_TIMEOUT, ErrorKind::Timeout, "the body did not come in time").code("request_timeout"))?
+}
+
+/// A bound of zero stands for none.
+fn body_is_ready(limits: &Limits) -> bool {
+    limits.read.is_zero()
+}
+
+fn get_only(request: &Request<Incoming>) -> Option<Response<Body>> {
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return None;
+    }
+    let fault = Fault::client(StatusCode::METHOD_NOT_ALLOWED, ErrorKind::InvalidRequest, format!("this path takes GET, not {}", request.method())).code("method_not_allowed");
+    Some(refuse(request.headers(), Dialect::Chat, &fault))
+}
+
+fn json(body: &serde_json::Value) -> Response<Body> {
+    let mut response = Response::new(Body::whole(body.to_string()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn root(request: &Request<Incoming>) -> Response<Body> {
+    get_only(request).unwrap_or_else(|| {
+        json(&serde_json::json!({
+            "name": "trivium",
+            "version": env!("CARGO_PKG_VERSION"),
+            "try": ["GET /v1/models", "POST /v1/chat/completions", "POST /v1/responses", "POST /v1/messages"],
+        }))
+    })
+}
+
+/// The models that can be asked for. Wildcards are listed as they are written: their name is the pattern.
+fn models(state: &State, request: &Request<Incoming>, name: Option<&str>) -> Response<Body> {
+    if let Some(refused) = get_only(request) {
+        return refused;
+    }
+    let rules = match admit(state) {
+        Ok(rules) => rules,
+        Err(fault) => return refuse(request.headers(), Dialect::Chat, &fault),
+    };
+    let created = state.now().as_secs();
+    let item = |name: &str, owner: &str| serde_json::json!({ "id": name, "object": "model", "created": created, "owned_by": owner, "type": "model", "display_name": name });
+    let owner = |m: &crate::rules::ModelRule| m.targets.first().map_or_else(String::new, |t| t.provider.name.clone());
+    match name {
+        None => {
+            let data: Vec<_> = rules.names().iter().filter_map(|n| Some(item(n, &owner(rules.named(n)?)))).collect();
+            let (first, last) = (data.first().map(|d| d["id"].clone()), data.last().map(|d| d["id"].clone()));
+            json(&serde_json::json!({ "object": "list", "data": data, "has_more": false, "first_id": first, "last_id": last }))
+        }
+        Some(name) => match rules.model(name) {
+            Some((model, _)) => json(&item(name, &owner(model))),
+            None => refuse(request.headers(), Dialect::Chat, &crate::fault::model_not_found(name, &rules.names())),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_lead_where_clients_mean() {
+        assert_eq!(way("/v1/chat/completions"), Way::Model(Operation::Chat(Dialect::Chat)));
+        assert_eq!(way("/v1beta/models/gemini-2.5-pro:streamGenerateContent"), Way::Named(Operation::Chat(Dialect::Generate), "gemini-2.5-pro".into(), true));
+        assert_eq!(way("/v1/models/openai%2Fgpt-4o"), Way::Models(Some("openai/gpt-4o".into())));
+        assert_eq!(way("/v1/models/ft:gpt-4o:acme"), Way::Models(Some("ft:gpt-4o:acme".into())));
+        assert_eq!(way("/v1/files/file-1/content"), Way::Passed(Operation::Files, "/file-1/content".into()));
+        assert_eq!(way("/v1/filesystem"), Way::Nowhere);
+        assert_eq!(way("/v2/chat"), Way::Nowhere);
+    }
+}

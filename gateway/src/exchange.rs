@@ -1,0 +1,165 @@
+//! [`Exchange`]: the facts of one request, from the door to the relay.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use providers::door::{Meta, door};
+use providers::envelope::Envelope;
+use providers::{Dialect, Error, Operation};
+
+use crate::fault::Fault;
+use crate::ledger::{Entry, Record};
+use crate::rules::Rules;
+use crate::state::State;
+use crate::trace::Trace;
+
+/// A form: its bytes, and where the value of its field `model` stands.
+#[derive(Debug, Clone)]
+pub struct Form {
+    /// The bytes.
+    pub body: Bytes,
+    /// The model's value.
+    pub model: std::ops::Range<usize>,
+}
+
+/// One request.
+pub struct Exchange {
+    /// The process.
+    pub state: Arc<State>,
+    /// The rules in force when it came; they hold to its end.
+    pub rules: Arc<Rules>,
+    /// The client's headers.
+    pub headers: HeaderMap,
+    /// What is asked.
+    pub operation: Operation,
+    /// The model asked for.
+    pub model: String,
+    /// Whether the answer is to be streamed.
+    pub stream: bool,
+    /// The body as it came.
+    pub envelope: Envelope,
+    /// The form, where the body is one.
+    pub form: Option<Form>,
+    /// The body as a hub request, once somebody has asked for it.
+    hub: Option<Envelope>,
+    /// Whether a phase has changed the request: from then on only the hub request counts.
+    pub rewritten: bool,
+    /// What the client is told was dropped or changed.
+    pub warnings: Vec<String>,
+    /// What is written down. Moves into the answer's body, and is written when that is dropped.
+    pub record: Option<Record>,
+    /// Names everything about this request.
+    pub id: String,
+}
+
+impl Exchange {
+    /// A request as it comes through the door, before its body is read.
+    #[must_use]
+    pub fn new(state: Arc<State>, rules: Arc<Rules>, headers: HeaderMap, operation: Operation) -> Self {
+        let id = request_id(&headers);
+        let entry = Entry { time: state.now().as_secs_f64(), request_id: id.clone(), trace: Trace::read(&headers), operation: operation.name(), ..Entry::blank() };
+        let record = Record::new(Box::new(entry), Instant::now(), state.clone());
+        Exchange {
+            state,
+            rules,
+            headers,
+            operation,
+            model: String::new(),
+            stream: false,
+            envelope: Envelope::empty(),
+            form: None,
+            hub: None,
+            rewritten: false,
+            warnings: Vec::new(),
+            record: Some(record),
+            id,
+        }
+    }
+
+    /// The entry in the ledger, as long as the answer has not taken it along.
+    pub fn entry(&mut self) -> Option<&mut Entry> {
+        self.record.as_mut().map(|r| &mut *r.entry)
+    }
+
+    /// The client's dialect, for chats and for errors.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        dialect_of(self.operation)
+    }
+
+    /// The request in the hub's words; translated when first asked for.
+    ///
+    /// # Errors
+    /// When the request is wrong in its own dialect.
+    pub fn hub(&mut self) -> Result<&Envelope, Fault> {
+        if self.hub.is_none() {
+            self.hub = Some(match self.operation {
+                Operation::Chat(Dialect::Chat) | Operation::Embeddings | Operation::Rerank => self.envelope.clone(),
+                Operation::Chat(dialect) => {
+                    let hub = match dialect {
+                        // Gemini has the model and the stream in the path.
+                        Dialect::Generate => {
+                            let mut edit = self.envelope.edit();
+                            edit.set_text("model", &self.model);
+                            edit.set("stream", self.stream.to_string());
+                            door(dialect).read(&Envelope::read(edit.finish().into_bytes())?)?
+                        }
+                        _ => door(dialect).read(&self.envelope)?,
+                    };
+                    Envelope::read(hub.into())?
+                }
+                _ => return Err(Fault::gateway("this operation has no form in the hub")),
+            });
+        }
+        self.hub.as_ref().ok_or_else(|| Fault::gateway("there is no hub request"))
+    }
+
+    /// Puts another hub request in the place of the one before: the client's bytes count no more.
+    pub fn rewrite(&mut self, hub: Envelope) {
+        self.hub = Some(hub);
+        self.rewritten = true;
+    }
+
+    /// What an answer's writer has to know.
+    #[must_use]
+    pub fn meta(&self) -> Meta {
+        let include_usage = self.envelope.get("stream_options").is_some_and(|raw| serde_json::from_str::<providers::wire::StreamOptions>(raw).is_ok_and(|o| o.include_usage == Some(true)));
+        Meta { id: self.id.clone(), created: self.state.now().as_secs(), model: self.model.clone(), include_usage, request: self.envelope.body().clone() }
+    }
+
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// When it is not strict JSON, or its head has wrong types.
+    pub fn read(&mut self, body: Bytes) -> Result<(), Error> {
+        self.envelope = Envelope::read(body)?;
+        if self.model.is_empty() {
+            self.model = self.envelope.model().to_owned();
+            self.stream = self.envelope.stream();
+        }
+        Ok(())
+    }
+}
+
+/// In whose shape errors of an operation are told.
+#[must_use]
+pub fn dialect_of(operation: Operation) -> Dialect {
+    match operation {
+        Operation::Chat(dialect) => dialect,
+        Operation::CountMessages => Dialect::Messages,
+        Operation::CountGenerate | Operation::EmbedContent => Dialect::Generate,
+        _ => Dialect::Chat,
+    }
+}
+
+/// The client's own id for the request if it is fit to be repeated, else a new one.
+#[must_use]
+pub fn request_id(headers: &HeaderMap) -> String {
+    let given = headers.get("x-request-id").and_then(|v| v.to_str().ok());
+    match given.filter(|id| (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())) {
+        Some(id) => id.to_owned(),
+        None => format!("{:016x}{:08x}", fastrand::u64(..), fastrand::u32(..)),
+    }
+}

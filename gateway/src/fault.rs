@@ -1,0 +1,207 @@
+//! Every error becomes a [`Fault`]: what the client is told, what only the log is told, whose blame it is and whether
+//! another try is worth it. Each crate's errors are mapped here and nowhere else.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use providers::door::{ClientError, door};
+use providers::{Dialect, Error, ErrorKind, UpstreamError};
+
+/// Whose fault it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The client's.
+    Client,
+    /// An upstream's.
+    Upstream,
+    /// Ours, or the configuration's.
+    Gateway,
+}
+
+/// What one response says when something went wrong.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    /// What the client is told.
+    pub told: ClientError,
+    /// What only the log is told.
+    pub detail: Option<String>,
+    /// Whose fault it is.
+    pub blame: Blame,
+    /// When to come again.
+    pub retry_after: Option<Duration>,
+    /// Headers of the upstream's that the client should have (rate limits).
+    pub headers: HeaderMap,
+}
+
+impl Fault {
+    /// A fault of the client's.
+    #[must_use]
+    pub fn client(status: StatusCode, kind: ErrorKind, message: impl Into<String>) -> Self {
+        Fault::new(Blame::Client, status, kind, message)
+    }
+
+    /// A fault of an upstream's.
+    #[must_use]
+    pub fn upstream(status: StatusCode, kind: ErrorKind, message: impl Into<String>) -> Self {
+        Fault::new(Blame::Upstream, status, kind, message)
+    }
+
+    /// A fault of ours.
+    #[must_use]
+    pub fn gateway(message: impl Into<String>) -> Self {
+        Fault::new(Blame::Gateway, StatusCode::INTERNAL_SERVER_ERROR, ErrorKind::Server, message)
+    }
+
+    fn new(blame: Blame, status: StatusCode, kind: ErrorKind, message: impl Into<String>) -> Self {
+        let told = ClientError { status: status.as_u16(), kind, message: message.into(), param: None, code: None };
+        Fault { told, detail: None, blame, retry_after: None, headers: HeaderMap::new() }
+    }
+
+    /// With a code of its own.
+    #[must_use]
+    pub fn code(mut self, code: impl Into<String>) -> Self {
+        self.told.code = Some(code.into());
+        self
+    }
+
+    /// With the parameter at fault.
+    #[must_use]
+    pub fn param(mut self, param: impl Into<String>) -> Self {
+        self.told.param = Some(param.into());
+        self
+    }
+
+    /// With words for the log alone.
+    #[must_use]
+    pub fn detail(mut self, detail: impl ToString) -> Self {
+        self.detail = Some(detail.to_string());
+        self
+    }
+
+    /// With a time to come again.
+    #[must_use]
+    pub fn retry_after(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after);
+        self
+    }
+
+    /// The status that the client gets.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.told.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// The body in a dialect's shape.
+    #[must_use]
+    pub fn body(&self, dialect: Dialect) -> Vec<u8> {
+        door(dialect).error(&self.told)
+    }
+
+    /// The headers that go with it.
+    pub fn write_headers(&self, headers: &mut HeaderMap) {
+        for (name, value) in &self.headers {
+            headers.insert(name, value.clone());
+        }
+        if let Some(after) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs_f64().ceil() as u64));
+            headers.insert(HeaderName::from_static("retry-after-ms"), HeaderValue::from(after.as_millis() as u64));
+        }
+        if self.blame != Blame::Client {
+            // Tries have been made on this side already: an SDK's own would multiply them.
+            headers.insert(HeaderName::from_static("x-should-retry"), HeaderValue::from_static(if self.retry_after.is_some() { "true" } else { "false" }));
+        }
+    }
+}
+
+impl From<UpstreamError> for Fault {
+    fn from(e: UpstreamError) -> Self {
+        let blame = match e.kind {
+            ErrorKind::InvalidRequest | ErrorKind::ContextLength | ErrorKind::ContentFilter | ErrorKind::TooLarge | ErrorKind::NotFound => Blame::Client,
+            _ => Blame::Upstream,
+        };
+        // An upstream that refuses our credential is no fault of the client's key: it must not look like one.
+        let (status, kind, message, code) = match e.kind {
+            ErrorKind::Authentication | ErrorKind::Permission => {
+                (502, ErrorKind::Server, "the provider refused the gateway's credential; the operator has to look at it".to_owned(), Some("upstream_credential".to_owned()))
+            }
+            kind => (kind.status(), kind, e.message.clone(), e.code),
+        };
+        Fault { told: ClientError { status, kind, message, param: e.param, code }, detail: Some(e.message), blame, retry_after: None, headers: HeaderMap::new() }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(e: Error) -> Self {
+        let bad = |message: String| Fault::client(StatusCode::BAD_REQUEST, ErrorKind::InvalidRequest, message);
+        match e {
+            Error::Invalid { param, message } => {
+                let mut fault = bad(message);
+                fault.told.param = param;
+                fault
+            }
+            Error::Unsupported { ref param, .. } => bad(e.to_string()).param(param.clone()).code("unsupported_parameter"),
+            Error::Json(e) => bad(e.to_string()).code("invalid_json"),
+            Error::Answer(detail) => Fault::upstream(StatusCode::BAD_GATEWAY, ErrorKind::Server, "the provider's answer could not be read").code("upstream_unreadable").detail(detail),
+            Error::Upstream(e) => e.into(),
+            Error::Settings(detail) => Fault::gateway("the gateway's configuration of this provider is wrong").detail(detail),
+        }
+    }
+}
+
+impl From<crate::credential::CredentialError> for Fault {
+    fn from(e: crate::credential::CredentialError) -> Self {
+        Fault::upstream(StatusCode::BAD_GATEWAY, ErrorKind::Server, "the gateway has no valid credential for this provider at the moment; the operator has to look at it").code("upstream_credential").detail(e)
+    }
+}
+
+/// The model that a client asked for is not here.
+#[must_use]
+pub fn model_not_found(asked: &str, known: &[&str]) -> Fault {
+    let mut message = format!("the model `{}` does not exist here", asked.chars().take(128).collect::<String>());
+    let near = nearest(asked, known);
+    if !near.is_empty() {
+        message.push_str("; nearest: ");
+        message.push_str(&near.join(", "));
+    }
+    Fault::client(StatusCode::NOT_FOUND, ErrorKind::NotFound, message).code("model_not_found").param("model")
+}
+
+/// The three names nearest to what was asked, by edit distance.
+fn nearest<'a>(asked: &str, known: &[&'a str]) -> Vec<&'a str> {
+    let asked: String = asked.chars().take(64).collect();
+    let mut ranked: Vec<(usize, &str)> = known.iter().map(|name| (distance(&asked, name), *name)).collect();
+    ranked.sort_unstable();
+    ranked.into_iter().take(3).map(|(_, name)| name).collect()
+}
+
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut corner = i;
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let next = (corner + usize::from(x != *y)).min(row[j] + 1).min(row[j + 1] + 1);
+            corner = row[j + 1];
+            row[j + 1] = next;
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_names_come_first() {
+        assert_eq!(nearest("gpt4o", &["claude", "gpt-4o", "gpt-4o-mini", "echo"])[0], "gpt-4o");
+    }
+
+    #[test]
+    fn a_refused_credential_does_not_look_like_the_client_s() {
+        let fault = Fault::from(UpstreamError::new(ErrorKind::Authentication, "Incorrect API key provided: sk-secret"));
+        assert_eq!(fault.status(), StatusCode::BAD_GATEWAY);
+        assert!(!String::from_utf8(fault.body(Dialect::Chat)).unwrap().contains("sk-secret"));
+    }
+}

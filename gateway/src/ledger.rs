@@ -1,0 +1,300 @@
+//! The ledger: one [`Entry`] per request, written when its [`Record`] is dropped, however the request ended. Sinks are fed
+//! through a bounded queue by a thread of their own; what the queue cannot take is counted, never waited for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use providers::answer::Finish;
+use providers::prices::Nanodollars;
+use providers::usage::Usage;
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::sinks::Sinks;
+use crate::state::State;
+use crate::trace::Trace;
+
+/// How many entries may wait.
+const QUEUE: usize = 16_384;
+/// How often the sinks are fed: entries are collected without waking anyone.
+const TICK: Duration = Duration::from_millis(100);
+
+/// One try at a target.
+#[derive(Debug, Clone, Serialize)]
+pub struct Try {
+    /// `provider/model` as configured.
+    pub target: String,
+    /// `ok`, `status`, `connect`, `timeout`, `open`, `stream`, `unsupported`, `credential`.
+    pub outcome: &'static str,
+    /// HTTP status, if there was an answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// How long it took, milliseconds.
+    pub ms: f64,
+}
+
+/// The line in the ledger.
+#[derive(Debug, Clone, Serialize)]
+pub struct Entry {
+    /// When the request came, seconds since 1970.
+    pub time: f64,
+    /// Its id, as the client was told it.
+    pub request_id: String,
+    /// OpenTelemetry's trace.
+    #[serde(flatten)]
+    pub trace: Trace,
+    /// `chat`, `embeddings`, …
+    pub operation: &'static str,
+    /// Who asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consumer: Option<Arc<str>>,
+    /// The model asked for.
+    pub model: String,
+    /// The name in the configuration that answers to it: a bounded set.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub route: String,
+    /// The provider that answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// The provider's kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider_kind: Option<&'static str>,
+    /// The model used there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_used: Option<String>,
+    /// Whether the answer was streamed.
+    pub stream: bool,
+    /// All tries.
+    pub tries: Vec<Try>,
+    /// Tokens by bucket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// Dollars, exact.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "dollars")]
+    pub cost: Option<Nanodollars>,
+    /// Why the answer ended.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "finish")]
+    pub finish: Option<Finish>,
+    /// HTTP status that the client got.
+    pub status: u16,
+    /// What went wrong, in the client's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// What went wrong, for the operator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// Whether the client left before the end.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub client_left: bool,
+    /// Milliseconds to the first token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_token_ms: Option<f64>,
+    /// Milliseconds per token after the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_ms: Option<f64>,
+    /// Milliseconds in all.
+    pub latency_ms: f64,
+    /// The template used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// The request's body, if that may be written down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+    /// The answer's body, if that may be written down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
+}
+
+fn dollars<S: serde::Serializer>(cost: &Option<Nanodollars>, s: S) -> Result<S::Ok, S::Error> {
+    // A JSON number with the exact digits: a float would round.
+    let text = cost.unwrap_or_default().to_string();
+    serde_json::value::RawValue::from_string(text).map_err(serde::ser::Error::custom)?.serialize(s)
+}
+
+fn finish<S: serde::Serializer>(finish: &Option<Finish>, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_str(finish.unwrap_or_default().as_openai())
+}
+
+/// The entry of a request that is still going on. Dropping it writes it.
+pub struct Record {
+    /// The entry so far.
+    pub entry: Box<Entry>,
+    /// When the request came.
+    pub started: Instant,
+    /// When the first token went out.
+    pub first_token: Option<Instant>,
+    /// Whether the request has come to an end of its own; if not when dropped, the client has left.
+    pub ended: bool,
+    state: Arc<State>,
+}
+
+impl Record {
+    /// Begins an entry.
+    #[must_use]
+    pub fn new(entry: Box<Entry>, started: Instant, state: Arc<State>) -> Self {
+        state.serving.fetch_add(1, Relaxed);
+        Record { entry, started, first_token: None, ended: false, state }
+    }
+
+    /// Notes that the first token goes out.
+    pub fn first_token(&mut self) {
+        if self.first_token.is_none() {
+            self.first_token = Some(Instant::now());
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let entry = &mut self.entry;
+        let total = self.started.elapsed();
+        entry.latency_ms = millis(total);
+        if let Some(first) = self.first_token {
+            let to_first = first - self.started;
+            entry.first_token_ms = Some(millis(to_first));
+            let tokens = entry.usage.map_or(0, |u| u.completion());
+            if tokens > 1 && entry.stream {
+                entry.token_ms = Some(millis(total - to_first) / (tokens - 1) as f64);
+            }
+        }
+        if !self.ended {
+            entry.client_left = true;
+            if entry.status == 0 {
+                entry.status = 499;
+            }
+        }
+        self.state.metrics.observe(entry);
+        self.state.serving.fetch_sub(1, Relaxed);
+        let blank = Box::new(Entry::blank());
+        self.state.ledger.write(std::mem::replace(&mut self.entry, blank));
+    }
+}
+
+fn millis(d: Duration) -> f64 {
+    (d.as_micros() as f64) / 1000.0
+}
+
+impl Entry {
+    /// An entry of nothing.
+    #[must_use]
+    pub fn blank() -> Self {
+        Entry {
+            time: 0.0,
+            request_id: String::new(),
+            trace: Trace::default(),
+            operation: "",
+            consumer: None,
+            model: String::new(),
+            route: String::new(),
+            provider: None,
+            provider_kind: None,
+            model_used: None,
+            stream: false,
+            tries: Vec::new(),
+            usage: None,
+            cost: None,
+            finish: None,
+            status: 0,
+            error: None,
+            detail: None,
+            client_left: false,
+            first_token_ms: None,
+            token_ms: None,
+            latency_ms: 0.0,
+            prompt: None,
+            request: None,
+            answer: None,
+        }
+    }
+}
+
+/// Where entries go.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    queue: mpsc::Sender<Message>,
+    /// Entries that the queue could not take.
+    dropped: Arc<AtomicU64>,
+    /// Whether there is anyone to read them.
+    open: Arc<std::sync::atomic::AtomicBool>,
+}
+
+enum Message {
+    Entry(Box<Entry>),
+    Sinks(Sinks),
+    Flush(std::sync::mpsc::SyncSender<()>),
+}
+
+impl Ledger {
+    /// Starts the thread that feeds the sinks.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start() -> std::io::Result<Self> {
+        let (queue, entries) = mpsc::channel(QUEUE);
+        std::thread::Builder::new().name("ledger".into()).spawn(move || feed(entries))?;
+        Ok(Ledger { queue, dropped: Arc::default(), open: Arc::default() })
+    }
+
+    /// Puts other sinks in the place of those before.
+    pub fn set(&self, sinks: Sinks) {
+        self.open.store(!sinks.is_empty(), Relaxed);
+        // Only a queue that is full of entries could refuse it: a moment later there is room.
+        let mut message = Message::Sinks(sinks);
+        for _ in 0..50 {
+            match self.queue.try_send(message) {
+                Ok(()) => return,
+                Err(mpsc::error::TrySendError::Full(back)) => message = back,
+                Err(mpsc::error::TrySendError::Closed(_)) => return,
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Writes an entry, without waiting.
+    pub fn write(&self, entry: Box<Entry>) {
+        if self.open.load(Relaxed) && self.queue.try_send(Message::Entry(entry)).is_err() {
+            self.dropped.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// How many entries were lost because the sinks were too slow.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Relaxed)
+    }
+
+    /// Waits until everything written so far is with the sinks.
+    pub fn flush(&self) {
+        let (done, wait) = std::sync::mpsc::sync_channel(1);
+        if self.queue.try_send(Message::Flush(done)).is_ok() {
+            let _ = wait.recv_timeout(Duration::from_secs(5));
+        }
+    }
+}
+
+fn feed(mut entries: mpsc::Receiver<Message>) {
+    let mut sinks = Sinks::default();
+    loop {
+        std::thread::sleep(TICK);
+        loop {
+            match entries.try_recv() {
+                Ok(Message::Entry(entry)) => sinks.write(&entry),
+                Ok(Message::Sinks(new)) => {
+                    sinks.flush();
+                    sinks = new;
+                }
+                Ok(Message::Flush(done)) => {
+                    sinks.flush();
+                    let _ = done.send(());
+                }
+                Err(mpsc::error::TryRecvError::Empty) => break,
+                Err(mpsc::error::TryRecvError::Disconnected) => {
+                    sinks.flush();
+                    return;
+                }
+            }
+        }
+        sinks.flush();
+    }
+}

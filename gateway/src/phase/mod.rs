@@ -1,0 +1,6 @@
+//! The checkpoints of a request, one file each. A phase does not call a phase; the roads say their order.
+
+pub mod call;
+pub mod prompt;
+pub mod relay;
+pub mod route;

@@ -1,0 +1,106 @@
+//! Files and batches: passed to a provider that has them, unread. Which one, the client says by `x-trivium-provider`, or
+//! there is only one.
+
+use std::sync::Arc;
+
+use http::{HeaderName, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use providers::envelope::Payload;
+use providers::{ErrorKind, Operation, Target};
+
+use crate::body::{Body, Upload};
+use crate::door::{admit, failed, read_body, refuse};
+use crate::exchange::{Exchange, dialect_of};
+use crate::fault::Fault;
+use crate::phase::call::{chain, common_headers};
+use crate::rules::{ProviderRule, Rules};
+use crate::state::State;
+
+/// Serves a request for files or batches. `rest` is the path behind the resource's name.
+pub async fn serve(state: Arc<State>, request: Request<Incoming>, operation: Operation, rest: &str) -> Response<Body> {
+    let rules = match admit(&state) {
+        Ok(rules) => rules,
+        Err(fault) => return refuse(request.headers(), dialect_of(operation), &fault),
+    };
+    let (parts, body) = request.into_parts();
+    let mut x = Exchange::new(state, rules.clone(), parts.headers.clone(), operation);
+    match pass(&mut x, &rules, &parts, body, rest).await {
+        Ok(response) => response,
+        Err(fault) => failed(x, &fault),
+    }
+}
+
+async fn pass(x: &mut Exchange, rules: &Rules, parts: &http::request::Parts, body: Incoming, rest: &str) -> Result<Response<Body>, Fault> {
+    if !matches!(parts.method, Method::GET | Method::POST | Method::DELETE) {
+        return Err(Fault::client(StatusCode::METHOD_NOT_ALLOWED, ErrorKind::InvalidRequest, "this path takes GET, POST or DELETE").code("method_not_allowed"));
+    }
+    if rest.split('/').any(|s| s == "." || s == "..") || rest.contains(['%', '\\']) {
+        return Err(Fault::client(StatusCode::BAD_REQUEST, ErrorKind::InvalidRequest, "the path of a file or batch must be its plain id"));
+    }
+    let (provider, base) = choose(x, rules)?;
+    let body = read_body(body, &rules.limits).await?;
+    let query = parts.uri.query().map(|q| format!("{}{q}", if base.contains('?') { "&" } else { "?" })).unwrap_or_default();
+    let uri = match base.split_once('?') {
+        Some((path, fixed)) => format!("{}{path}{rest}?{fixed}{query}", provider.base_url),
+        None => format!("{}{base}{rest}{query}", provider.base_url),
+    };
+    let mut request = Request::builder().method(parts.method.clone()).uri(uri);
+    if let Some(headers) = request.headers_mut() {
+        for (name, value) in &provider.headers {
+            headers.insert(name, value.clone());
+        }
+        for name in [header::CONTENT_TYPE, header::ACCEPT] {
+            if let Some(value) = x.headers.get(&name) {
+                headers.insert(name, value.clone());
+            }
+        }
+        common_headers(x, &provider, headers);
+    }
+    let (mut head, ()) = request.body(()).map_err(|e| Fault::gateway("the request to the provider could not be made").detail(e))?.into_parts();
+    let payload = Payload::from(body);
+    provider.credential.apply(&mut head, &payload).await?;
+    let client = x.state.client(std::time::Duration::from_secs(5));
+    let sent = client.request(Request::from_parts(head, Upload::from(payload))).await;
+    let response = sent.map_err(|e| Fault::upstream(StatusCode::BAD_GATEWAY, ErrorKind::Server, "the provider could not be reached").code("upstream_unreachable").detail(chain(&e)))?;
+    if let Some(entry) = x.entry() {
+        entry.provider = Some(provider.name.clone());
+        entry.provider_kind = Some(provider.dialect.kind());
+        entry.status = response.status().as_u16();
+    }
+    let (upstream, body) = response.into_parts();
+    if upstream.status.is_redirection() {
+        return Err(Fault::upstream(StatusCode::BAD_GATEWAY, ErrorKind::Server, "the provider answered with a redirect, which is not followed").code("upstream_redirect"));
+    }
+    if matches!(upstream.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        return Err(providers::UpstreamError::new(ErrorKind::Authentication, format!("status {}", upstream.status)).into());
+    }
+    let mut out = Response::new(crate::phase::relay::raw(x, body));
+    *out.status_mut() = upstream.status;
+    for name in [header::CONTENT_TYPE, header::CONTENT_DISPOSITION, header::CONTENT_LENGTH] {
+        if let Some(value) = upstream.headers.get(&name) {
+            out.headers_mut().insert(name, value.clone());
+        }
+    }
+    for (name, value) in [("x-request-id", &x.id), ("x-trivium-provider", &provider.name)] {
+        if let Ok(value) = value.parse() {
+            out.headers_mut().insert(HeaderName::from_static(name), value);
+        }
+    }
+    Ok(out)
+}
+
+/// The provider that is meant, and its path for the operation.
+fn choose(x: &Exchange, rules: &Rules) -> Result<(Arc<ProviderRule>, String), Fault> {
+    let target = Target { model: "", info: None };
+    let path = |p: &Arc<ProviderRule>| p.dialect.path(x.operation, &target, false).ok().flatten().map(|path| (p.clone(), path));
+    let bad = |message: String| Fault::client(StatusCode::BAD_REQUEST, ErrorKind::InvalidRequest, message).param("x-trivium-provider");
+    let mut able: Vec<_> = rules.providers.values().filter_map(path).collect();
+    able.sort_by(|a, b| a.0.name.cmp(&b.0.name));
+    let names = able.iter().map(|(p, _)| p.name.as_str()).collect::<Vec<_>>().join(", ");
+    match x.headers.get("x-trivium-provider").and_then(|v| v.to_str().ok()) {
+        Some(name) => able.into_iter().find(|(p, _)| p.name == name).ok_or_else(|| bad(format!("no provider `{name}` with {} here; there are: {names}", x.operation.name()))),
+        None if able.len() == 1 => able.pop().ok_or_else(|| bad(String::new())),
+        None if able.is_empty() => Err(bad(format!("no provider here has {}", x.operation.name()))),
+        None => Err(bad(format!("several providers have {}; say which one by the header x-trivium-provider: {names}", x.operation.name()))),
+    }
+}

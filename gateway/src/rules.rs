@@ -1,0 +1,424 @@
+//! `Config` → [`Rules`]: compiled, immutable, swapped whole on reload. Dangling names are found here, all at once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, StatusCode, Uri};
+use providers::prices::Prices;
+use providers::{Provider, Settings};
+
+use crate::config::{Balance, Config, ModelConfig, ModelKind, Problem, Sticky};
+use crate::credential::Credential;
+use crate::prompts::{PromptRule, Prompts};
+use crate::state::{Client, State};
+use crate::target::{BreakerRule, Stats};
+
+/// Everything that a request is judged by.
+pub struct Rules {
+    /// Models by their exact name.
+    pub models: HashMap<String, Arc<ModelRule>>,
+    /// Models whose name has a `*`, longest fixed part first.
+    pub wildcards: Vec<Wildcard>,
+    /// Providers by name.
+    pub providers: HashMap<String, Arc<ProviderRule>>,
+    /// What models cost.
+    pub prices: Prices,
+    /// Prompt templates.
+    pub prompts: Prompts,
+    /// Bounds.
+    pub limits: Limits,
+    /// Whether prompts and answers may be written down.
+    pub log_content: bool,
+}
+
+/// Bounds on what is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Largest request body, bytes.
+    pub body: usize,
+    /// Largest answer and largest event, bytes.
+    pub answer: usize,
+    /// How long a client may take to send a body.
+    pub read: Duration,
+}
+
+/// A model whose name has a `*`.
+pub struct Wildcard {
+    prefix: String,
+    suffix: String,
+    model: Arc<ModelRule>,
+}
+
+/// A provider, ready to be called.
+pub struct ProviderRule {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its dialect.
+    pub dialect: Box<dyn Provider>,
+    /// Its base URL, checked to be one.
+    pub base_url: String,
+    /// Who we are there.
+    pub credential: Arc<Credential>,
+    /// Headers of every call.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Keeps the credential fresh for as long as these rules live.
+    _refresher: Option<Refresher>,
+}
+
+/// A background task that ends with what it works for.
+struct Refresher(tokio::task::JoinHandle<()>);
+
+impl Drop for Refresher {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A model that clients can ask for.
+pub struct ModelRule {
+    /// Its name, as clients write it (with its `*` if it has one).
+    pub name: String,
+    /// Where it may go.
+    pub targets: Vec<TargetRule>,
+    /// Where it goes when all of these fail.
+    pub fallback: Vec<TargetRule>,
+    /// How one of the targets is chosen.
+    pub balance: Balance,
+    /// What `consistent_hash` hashes.
+    pub hash_on: Option<HeaderName>,
+    /// Whether conversations stay where they are.
+    pub sticky: Option<Sticky>,
+    /// What it is for.
+    pub kind: ModelKind,
+    /// When to try again.
+    pub retry: RetryRule,
+    /// How long to wait.
+    pub timeout: TimeoutRule,
+    /// When to leave a target alone.
+    pub breaker: BreakerRule,
+    /// What is done to prompts.
+    pub prompt: PromptRule,
+    /// Whose turn it is.
+    pub turn: AtomicUsize,
+}
+
+/// A target of a model.
+pub struct TargetRule {
+    /// Where.
+    pub provider: Arc<ProviderRule>,
+    /// The provider's name for the model; may hold a `*` that takes the client's words.
+    pub model: String,
+    /// Its share.
+    pub weight: u32,
+    /// Its rank.
+    pub priority: u32,
+    /// What is known of it.
+    pub stats: Arc<Stats>,
+    /// The client that connects within this model's time.
+    pub client: Client,
+}
+
+/// When to try again.
+#[derive(Debug, Clone)]
+pub struct RetryRule {
+    /// Tries among the targets, the first included.
+    pub attempts: u32,
+    /// After a failed connection.
+    pub connect: bool,
+    /// After a timeout.
+    pub timeout: bool,
+    /// After any 5xx.
+    pub server: bool,
+    /// After these.
+    pub statuses: Vec<StatusCode>,
+    /// Pause before the second try on a target.
+    pub backoff: Duration,
+}
+
+/// How long to wait.
+#[derive(Debug, Clone, Copy)]
+pub struct TimeoutRule {
+    /// For the first event of a stream.
+    pub first_token: Duration,
+    /// Between two pieces.
+    pub idle: Duration,
+    /// For all of it.
+    pub total: Duration,
+}
+
+impl Rules {
+    /// Compiles a configuration.
+    ///
+    /// # Errors
+    /// All dangling names and settings that do not fit, with their paths.
+    pub fn build(config: &Config, state: &State) -> Result<Rules, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let mut builder = Builder { state, providers: HashMap::new(), problems: &mut problems };
+        for (name, provider) in &config.providers {
+            builder.provider(name, provider);
+        }
+        let (prompts, prompt_problems) = Prompts::build(&config.prompts);
+        builder.problems.extend(prompt_problems);
+        let mut prices = Prices::builtin();
+        for (name, price) in &config.prices {
+            builder.check_price(name, config);
+            prices.set(name.clone(), price.clone());
+        }
+        let mut models = HashMap::new();
+        let mut wildcards = Vec::new();
+        for (name, entry) in &config.models {
+            let Some(model) = builder.model(name, &entry.0, config, &prompts) else { continue };
+            builder.place(name, Arc::new(model), &mut models, &mut wildcards);
+        }
+        if config.models.is_empty() {
+            for name in config.providers.keys() {
+                let open = ModelConfig { target: Some(format!("{name}/*")), ..ModelConfig::default() };
+                if let Some(model) = builder.model(&format!("{name}/*"), &open, config, &prompts) {
+                    builder.place(&format!("{name}/*"), Arc::new(model), &mut models, &mut wildcards);
+                }
+            }
+        }
+        wildcards.sort_by_key(|w| std::cmp::Reverse(w.prefix.len() + w.suffix.len()));
+        let providers = builder.providers;
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let limits = Limits {
+            body: config.limits.body.map_or(20 << 20, |s| s.0 as usize),
+            answer: config.limits.answer.map_or(32 << 20, |s| s.0 as usize),
+            read: config.limits.read.map_or(Duration::from_secs(30), |s| s.0),
+        };
+        Ok(Rules { models, wildcards, providers, prices, prompts, limits, log_content: config.log.content })
+    }
+
+    /// The model of a name, and what its `*` stands for.
+    #[must_use]
+    pub fn model<'n>(&self, name: &'n str) -> Option<(&Arc<ModelRule>, &'n str)> {
+        if let Some(model) = self.models.get(name) {
+            return Some((model, ""));
+        }
+        self.wildcards.iter().find_map(|w| {
+            let rest = name.strip_prefix(w.prefix.as_str())?.strip_suffix(w.suffix.as_str())?;
+            (!rest.is_empty()).then_some((&w.model, rest))
+        })
+    }
+
+    /// The model that is configured by exactly this name.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Arc<ModelRule>> {
+        self.models.get(name).or_else(|| self.wildcards.iter().map(|w| &w.model).find(|m| m.name == name))
+    }
+
+    /// The names that clients can ask for, sorted; wildcards as they are written.
+    #[must_use]
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.models.keys().map(String::as_str).chain(self.wildcards.iter().map(|w| w.model.name.as_str())).collect();
+        names.sort_unstable();
+        names
+    }
+}
+
+impl TargetRule {
+    /// The provider's name for the model, with the client's words in place of the `*`.
+    #[must_use]
+    pub fn model_for(&self, rest: &str) -> String {
+        match self.model.split_once('*') {
+            Some((before, after)) => format!("{before}{rest}{after}"),
+            None => self.model.clone(),
+        }
+    }
+
+    /// `provider/model` as it was configured.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.provider.name, self.model)
+    }
+}
+
+struct Builder<'a> {
+    state: &'a State,
+    providers: HashMap<String, Arc<ProviderRule>>,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Builder<'_> {
+    fn problem(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.problems.push(Problem::new(path, message));
+    }
+
+    fn provider(&mut self, name: &str, config: &crate::config::ProviderConfig) {
+        let path = format!("providers.{name}");
+        if name.is_empty() || name.contains('/') || name.contains('*') {
+            self.problem(path, "a provider's name must not be empty and must not hold `/` or `*`");
+            return;
+        }
+        let settings: Settings = config.settings();
+        let dialect = match providers::build(&settings) {
+            Ok(dialect) => dialect,
+            Err(e) => return self.problem(path, e.to_string()),
+        };
+        let base_url = dialect.base_url().to_owned();
+        if !base_url.is_empty() {
+            match base_url.parse::<Uri>() {
+                Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && uri.query().is_none() => {}
+                _ => return self.problem(format!("{path}.base_url"), format!("{base_url:?} is not an http(s) URL without a query")),
+            }
+        }
+        let credential = match Credential::new(dialect.auth(), &config.credential(), config.region.as_deref(), self.state.http.clone()) {
+            Ok(credential) => Arc::new(credential),
+            Err(e) => return self.problem(path, e.to_string()),
+        };
+        let mut headers = Vec::new();
+        let own = dialect.headers();
+        for (key, value) in own.iter().map(|(k, v)| (*k, v)).chain(config.headers.iter().map(|(k, v)| (k.as_str(), v))) {
+            match (HeaderName::try_from(key), HeaderValue::try_from(value)) {
+                (Ok(key), Ok(value)) => {
+                    headers.retain(|(k, _)| *k != key);
+                    headers.push((key, value));
+                }
+                _ => self.problem(format!("{path}.headers.{key}"), "is not a valid header"),
+            }
+        }
+        let refresher = (!credential.is_static()).then(|| tokio::runtime::Handle::try_current().ok()).flatten().map(|runtime| Refresher(runtime.spawn(credential.clone().keep_fresh())));
+        self.providers.insert(name.to_owned(), Arc::new(ProviderRule { name: name.to_owned(), dialect, base_url, credential, headers, _refresher: refresher }));
+    }
+
+    fn check_price(&mut self, name: &str, config: &Config) {
+        match name.split_once('/') {
+            Some((provider, _)) if config.providers.contains_key(provider) => {}
+            Some((provider, _)) => self.unknown_provider(&format!("prices.{name}"), provider, config),
+            None => self.problem(format!("prices.{name}"), "must be written `provider/model`"),
+        }
+    }
+
+    fn unknown_provider(&mut self, path: &str, provider: &str, config: &Config) {
+        let known: Vec<&str> = config.providers.keys().map(String::as_str).collect();
+        self.problem(path, format!("no provider \"{provider}\"; known: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") }));
+    }
+
+    fn model(&mut self, name: &str, config: &ModelConfig, all: &Config, prompts: &Prompts) -> Option<ModelRule> {
+        let path = format!("models.{name}");
+        if name.is_empty() || name.chars().any(char::is_control) || name.matches('*').count() > 1 {
+            self.problem(&path, "a model's name must not be empty, may hold one `*`, and no control characters");
+            return None;
+        }
+        let timeout = config.timeout.clone().unwrap_or_default();
+        let client = self.state.client(timeout.connect.map_or(Duration::from_secs(5), |s| s.0));
+        let mut targets = Vec::new();
+        match (&config.target, config.targets.as_slice()) {
+            (Some(target), []) => targets.extend(self.target(&format!("{path}.target"), name, target, 1, 0, all, &client)),
+            (None, []) => self.problem(&path, "needs `target` or `targets`"),
+            (Some(_), _) => self.problem(&path, "has both `target` and `targets`; one of them is enough"),
+            (None, several) => {
+                for (i, entry) in several.iter().enumerate() {
+                    let t = &entry.0;
+                    targets.extend(self.target(&format!("{path}.targets[{i}].model"), name, &t.model, t.weight, t.priority, all, &client));
+                }
+                if !several.is_empty() && several.iter().all(|t| t.0.weight == 0) {
+                    self.problem(format!("{path}.targets"), "all weights are 0: nothing could ever be chosen");
+                }
+            }
+        }
+        let fallback: Vec<TargetRule> = config.fallback.iter().enumerate().filter_map(|(i, t)| self.target(&format!("{path}.fallback[{i}]"), name, t, 1, 0, all, &client)).collect();
+        let hash_on = match config.hash_on.as_deref() {
+            None | Some("user") => None,
+            Some(header) => match HeaderName::try_from(header) {
+                Ok(header) => Some(header),
+                Err(_) => {
+                    self.problem(format!("{path}.hash_on"), "must be `user` or a header's name");
+                    None
+                }
+            },
+        };
+        let retry = self.retry(&path, config);
+        let breaker = config.breaker.clone().unwrap_or_default();
+        let prompt = match PromptRule::build(config, prompts) {
+            Ok(prompt) => prompt,
+            Err(message) => {
+                self.problem(format!("{path}.prompt"), message);
+                PromptRule::default()
+            }
+        };
+        Some(ModelRule {
+            name: name.to_owned(),
+            targets,
+            fallback,
+            balance: config.balance,
+            hash_on,
+            sticky: config.sticky,
+            kind: config.kind,
+            retry,
+            timeout: TimeoutRule {
+                first_token: timeout.first_token.map_or(Duration::from_secs(60), |s| s.0),
+                idle: timeout.idle.map_or(Duration::from_secs(60), |s| s.0),
+                total: timeout.total.map_or(Duration::from_secs(600), |s| s.0),
+            },
+            breaker: BreakerRule { failures: breaker.failures, window: breaker.window.map_or(Duration::from_secs(30), |s| s.0), cooldown: breaker.cooldown.map_or(Duration::from_secs(15), |s| s.0) },
+            prompt,
+            turn: AtomicUsize::new(0),
+        })
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn target(&mut self, path: &str, of: &str, target: &str, weight: u32, priority: u32, all: &Config, client: &Client) -> Option<TargetRule> {
+        let Some((provider, model)) = target.split_once('/') else {
+            self.problem(path, format!("{target:?} must be written `provider/model`"));
+            return None;
+        };
+        if !all.providers.contains_key(provider) {
+            self.unknown_provider(path, provider, all);
+            return None;
+        }
+        if model.is_empty() || model.matches('*').count() > 1 || model.contains('*') && !of.contains('*') {
+            self.problem(path, format!("{target:?}: a target's `*` takes the words of the model's own `*`"));
+            return None;
+        }
+        // A provider that was refused has been reported already.
+        let provider = self.providers.get(provider)?.clone();
+        let stats = self.state.stats(&format!("{of} → {target}"));
+        Some(TargetRule { provider, model: model.to_owned(), weight, priority, stats, client: client.clone() })
+    }
+
+    fn retry(&mut self, path: &str, config: &ModelConfig) -> RetryRule {
+        let retry = config.retry.clone().unwrap_or_default();
+        let mut rule = RetryRule {
+            attempts: retry.attempts.clamp(1, 10),
+            connect: false,
+            timeout: false,
+            server: false,
+            statuses: Vec::new(),
+            backoff: retry.backoff.map_or(Duration::from_millis(200), |s| s.0),
+        };
+        for (i, word) in retry.on.iter().enumerate() {
+            match word.as_str() {
+                "connect" => rule.connect = true,
+                "timeout" => rule.timeout = true,
+                "5xx" => rule.server = true,
+                other => match other.parse::<u16>().ok().and_then(|n| StatusCode::from_u16(n).ok()).filter(|s| s.as_u16() >= 400) {
+                    Some(status) => rule.statuses.push(status),
+                    None => self.problem(format!("{path}.retry.on[{i}]"), format!("{other:?} is not one of connect, timeout, 429, 5xx or another status from 400 up")),
+                },
+            }
+        }
+        rule
+    }
+
+    fn place(&mut self, name: &str, model: Arc<ModelRule>, models: &mut HashMap<String, Arc<ModelRule>>, wildcards: &mut Vec<Wildcard>) {
+        match name.split_once('*') {
+            Some((prefix, suffix)) => wildcards.push(Wildcard { prefix: prefix.to_owned(), suffix: suffix.to_owned(), model }),
+            None => {
+                models.insert(name.to_owned(), model);
+            }
+        }
+    }
+}
+
+impl RetryRule {
+    /// Whether an answer of this status is worth another try.
+    #[must_use]
+    pub fn wants(&self, status: u16) -> bool {
+        self.statuses.iter().any(|s| s.as_u16() == status) || self.server && status >= 500
+    }
+}

@@ -1,0 +1,288 @@
+//! The running process: listeners, TLS, reload on change and on SIGHUP, drain on SIGTERM.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwapOption;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+use crate::config::{Address, Audit, Config, Problem, SinkConfig, Tls};
+use crate::ledger::Ledger;
+use crate::rules::Rules;
+use crate::sinks::Sinks;
+use crate::state::State;
+
+/// A gateway that listens but does not serve yet.
+pub struct Gateway {
+    /// The process' state.
+    pub state: Arc<State>,
+    listener: TcpListener,
+    admin: Option<TcpListener>,
+    tls: Arc<ArcSwapOption<rustls::ServerConfig>>,
+    bounds: Bounds,
+    source: Option<PathBuf>,
+}
+
+/// What holds for as long as the process listens.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    connections: usize,
+    head: usize,
+    read: Duration,
+    drain: Duration,
+}
+
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
+const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8081);
+/// How often the configuration is looked at for changes.
+const WATCH: Duration = Duration::from_secs(2);
+
+impl Gateway {
+    /// Builds the rules and binds the listeners. `source` is watched for changes.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the configuration, or an address that cannot be had.
+    pub async fn bind(config: &Config, source: Option<PathBuf>) -> Result<Gateway, Vec<Problem>> {
+        let ledger = Ledger::start().map_err(|e| vec![Problem::new("", format!("cannot start the ledger: {e}"))])?;
+        let state = State::new(ledger).map_err(|e| vec![Problem::new("", e)])?;
+        let mut problems = check(config);
+        let rules = Rules::build(config, &state).map_err(|p| problems.extend(p)).ok();
+        let sinks = Sinks::open(&sinks_of(config), &state.http).map_err(|p| problems.extend(p)).ok();
+        let tls = config.tls.as_ref().and_then(|t| server_tls(t).map_err(|p| problems.push(p)).ok());
+        let listen = config.listen.unwrap_or(DEFAULT_LISTEN);
+        let listener = bind("listen", listen).await.map_err(|p| problems.push(p)).ok();
+        let admin = match config.admin {
+            Some(Address::Off(_)) => None,
+            Some(Address::At(at)) => bind("admin", at).await.map_err(|p| problems.push(p)).ok(),
+            None => bind("admin", DEFAULT_ADMIN).await.map_err(|p| problems.push(p)).ok(),
+        };
+        let (Some(rules), Some(sinks), Some(listener), true) = (rules, sinks, listener, problems.is_empty()) else { return Err(problems) };
+        state.swap(Arc::new(rules));
+        state.ledger.set(sinks);
+        let bounds = Bounds {
+            connections: config.limits.connections.map_or(10_000, |c| c.0 as usize).clamp(1, Semaphore::MAX_PERMITS),
+            head: config.limits.headers.map_or(64 << 10, |s| s.0 as usize).max(8192),
+            read: config.limits.read.map_or(Duration::from_secs(30), |s| s.0),
+            drain: config.drain.map_or(Duration::from_secs(30), |s| s.0),
+        };
+        Ok(Gateway { state, listener, admin, tls: Arc::new(ArcSwapOption::from_pointee(tls)), bounds, source })
+    }
+
+    /// Where clients connect.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Where the admin port is.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().and_then(|l| l.local_addr().ok())
+    }
+
+    /// Serves until `stop` is done, then drains.
+    pub async fn run(self, stop: impl std::future::Future<Output = ()>) {
+        let Gateway { state, listener, admin, tls, bounds, source } = self;
+        let reloading = source.map(|source| tokio::spawn(reload_on_change(state.clone(), source, tls.clone())));
+        let admin = admin.map(|listener| tokio::spawn(crate::admin::serve(state.clone(), listener)));
+        let graceful = GracefulShutdown::new();
+        let permits = Arc::new(Semaphore::new(bounds.connections));
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            let permit = tokio::select! {
+                permit = permits.clone().acquire_owned() => permit,
+                () = &mut stop => break,
+            };
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = &mut stop => break,
+            };
+            let (stream, _) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of file descriptors, mostly: a moment's pause lets some be closed.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    continue;
+                }
+            };
+            let _ = stream.set_nodelay(true);
+            let watcher = graceful.watcher();
+            tokio::spawn(connection(state.clone(), stream, tls.load_full(), bounds, watcher, permit.ok()));
+        }
+        state.draining.store(true, Relaxed);
+        drop(listener);
+        tracing::info!(serving = state.serving.load(Relaxed), grace_seconds = bounds.drain.as_secs(), "draining: no new requests are taken");
+        let drained = async {
+            tokio::join!(graceful.shutdown(), async {
+                while state.serving.load(Relaxed) > 0 {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            });
+        };
+        if tokio::time::timeout(bounds.drain, drained).await.is_err() {
+            tracing::warn!(serving = state.serving.load(Relaxed), "the grace time is over; what still runs is cut");
+        }
+        reloading.iter().for_each(tokio::task::JoinHandle::abort);
+        admin.iter().for_each(tokio::task::JoinHandle::abort);
+        let ledger = state.ledger.clone();
+        let _ = tokio::task::spawn_blocking(move || ledger.flush()).await;
+        tracing::info!("stopped");
+    }
+}
+
+async fn bind(path: &str, at: SocketAddr) -> Result<TcpListener, Problem> {
+    TcpListener::bind(at).await.map_err(|e| Problem::new(path, format!("cannot listen on {at}: {e}")))
+}
+
+async fn connection(state: Arc<State>, stream: TcpStream, tls: Option<Arc<rustls::ServerConfig>>, bounds: Bounds, watcher: hyper_util::server::graceful::Watcher, permit: Option<tokio::sync::OwnedSemaphorePermit>) {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(bounds.read).max_buf_size(bounds.head.max(8192)).pipeline_flush(false);
+    builder.http2().timer(TokioTimer::new()).max_header_list_size(bounds.head as u32).keep_alive_interval(Some(Duration::from_secs(30)));
+    let service = service_fn(move |request| crate::door::serve(state.clone(), request));
+    let result = match tls {
+        None => watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned()).await,
+        Some(tls) => {
+            let handshake = tokio::time::timeout(bounds.read, TlsAcceptor::from(tls).accept(stream)).await;
+            let Ok(Ok(stream)) = handshake else {
+                tracing::debug!("a TLS handshake failed");
+                return;
+            };
+            watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned()).await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(error, "a connection ended with an error");
+    }
+    drop(permit);
+}
+
+/// What can be seen to be wrong without building anything: what is safe and what is not.
+#[must_use]
+pub fn check(config: &Config) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let listen = config.listen.unwrap_or(DEFAULT_LISTEN);
+    match config.auth.anonymous {
+        None if !listen.ip().is_loopback() => {
+            problems.push(Problem::new("listen", format!("{listen} is not on loopback, and everyone who reaches it could spend your money: say `auth: {{ anonymous: true }}` if that is meant")));
+        }
+        Some(false) => problems.push(Problem::new("auth.anonymous", "is false, and there are no consumers: nobody could come in")),
+        _ => {}
+    }
+    if let Some(Address::At(admin)) = config.admin
+        && !admin.ip().is_loopback()
+    {
+        problems.push(Problem::new("admin", format!("{admin} is not on loopback, and the admin port has no keys yet: bind it to 127.0.0.1 or say `admin: off`")));
+    }
+    problems
+}
+
+fn sinks_of(config: &Config) -> Vec<SinkConfig> {
+    match &config.log.audit {
+        None => vec![SinkConfig::Stdout {}],
+        Some(Audit::Off(_)) => Vec::new(),
+        Some(Audit::Sinks(sinks)) => sinks.clone(),
+    }
+}
+
+fn server_tls(tls: &Tls) -> Result<rustls::ServerConfig, Problem> {
+    let read = |what: &str, path: &Path, e: &dyn std::fmt::Display| Problem::new(format!("tls.{what}"), format!("cannot read {}: {e}", path.display()));
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&tls.cert).and_then(Iterator::collect).map_err(|e| read("cert", &tls.cert, &e))?;
+    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|e| read("key", &tls.key, &e))?;
+    let mut config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).map_err(|e| Problem::new("tls", format!("certificate and key do not fit: {e}")))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Loads a configuration anew and swaps it in. Streams that run keep their rules; a bad file changes nothing.
+///
+/// # Errors
+/// What is wrong with the new configuration.
+pub fn reload(state: &State, source: &Path, tls: &ArcSwapOption<rustls::ServerConfig>) -> Result<(), Vec<Problem>> {
+    let config = crate::config::load(source, &|name| std::env::var(name).ok())?;
+    let mut problems = check(&config);
+    let rules = Rules::build(&config, state).map_err(|p| problems.extend(p)).ok();
+    let new_tls = match &config.tls {
+        None => None,
+        Some(t) => server_tls(t).map_err(|p| problems.push(p)).ok(),
+    };
+    let sinks = Sinks::open(&sinks_of(&config), &state.http).map_err(|p| problems.extend(p)).ok();
+    let (Some(rules), Some(sinks), true) = (rules, sinks, problems.is_empty()) else { return Err(problems) };
+    state.swap(Arc::new(rules));
+    state.ledger.set(sinks);
+    if new_tls.is_some() == tls.load().is_some() {
+        tls.store(new_tls.map(Arc::new));
+    } else {
+        tracing::warn!("switching TLS on or off takes a restart; the rest of the new configuration is in force");
+    }
+    Ok(())
+}
+
+/// Reloads on SIGHUP, and when the source has changed. Looking at it now and then works on every file system, and through
+/// the symbolic links that Kubernetes swaps.
+async fn reload_on_change(state: Arc<State>, source: PathBuf, tls: Arc<ArcSwapOption<rustls::ServerConfig>>) {
+    let mut hangup = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) {
+        Ok(signal) => signal,
+        Err(error) => {
+            tracing::warn!(%error, "SIGHUP cannot be listened for");
+            return;
+        }
+    };
+    let mut seen = stamp(&source);
+    loop {
+        let asked = tokio::select! {
+            _ = hangup.recv() => true,
+            () = tokio::time::sleep(WATCH) => false,
+        };
+        let now = stamp(&source);
+        if !asked && now == seen {
+            continue;
+        }
+        seen = now;
+        // Reading files and building rules would stall a worker; requests go on meanwhile.
+        let (state, source, tls) = (state.clone(), source.clone(), tls.clone());
+        let runtime = tokio::runtime::Handle::current();
+        let result = tokio::task::spawn_blocking(move || {
+            let _guard = runtime.enter();
+            reload(&state, &source, &tls)
+        });
+        match result.await {
+            Ok(Ok(())) => tracing::info!("the configuration was loaded anew"),
+            Ok(Err(problems)) => {
+                for problem in &problems {
+                    tracing::error!(%problem, "the new configuration is not in force");
+                }
+            }
+            Err(error) => tracing::error!(%error, "the configuration could not be loaded"),
+        }
+    }
+}
+
+/// What changes when a source changes: times and lengths of its files.
+fn stamp(source: &Path) -> Vec<(PathBuf, Option<SystemTime>, u64)> {
+    let mut files = vec![source.to_owned()];
+    if source.is_dir() {
+        files.extend(std::fs::read_dir(source).into_iter().flatten().filter_map(|e| Some(e.ok()?.path())));
+        files.sort();
+    }
+    files
+        .into_iter()
+        .map(|f| {
+            let meta = std::fs::metadata(&f).ok();
+            (f, meta.as_ref().and_then(|m| m.modified().ok()), meta.map_or(0, |m| m.len()))
+        })
+        .collect()
+}

@@ -1,0 +1,144 @@
+//! What outlives a reload: connections to upstreams, what is known of targets, the ledger, the rules in force.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwapOption;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use crate::body::Upload;
+use crate::ledger::Ledger;
+use crate::metrics::Metrics;
+use crate::rules::Rules;
+use crate::target::Stats;
+
+/// The client that calls providers.
+pub type Client = hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Upload>;
+
+/// The process.
+pub struct State {
+    /// The rules in force; `None` only until the first are built.
+    rules: ArcSwapOption<Rules>,
+    /// For what is not hot: token servers, sinks.
+    pub http: reqwest::Client,
+    tls: rustls::ClientConfig,
+    clients: Mutex<HashMap<Duration, Client>>,
+    stats: Mutex<HashMap<String, Arc<Stats>>>,
+    /// Where requests are written down.
+    pub ledger: Ledger,
+    /// Figures for Prometheus.
+    pub metrics: Metrics,
+    /// Whether the process is going down.
+    pub draining: AtomicBool,
+    /// Requests being served.
+    pub serving: AtomicU64,
+    started: Instant,
+    started_at: Duration,
+}
+
+impl State {
+    /// A process without rules yet.
+    ///
+    /// # Errors
+    /// When the HTTP client cannot be made.
+    pub fn new(ledger: Ledger) -> Result<Arc<State>, String> {
+        let tls = tls_roots();
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls.clone())
+            .connect_timeout(Duration::from_secs(5))
+            .timeout(Duration::from_secs(30))
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(USER_AGENT)
+            .build()
+            .map_err(|e| format!("cannot make an HTTP client: {e}"))?;
+        Ok(Arc::new(State {
+            rules: ArcSwapOption::empty(),
+            http,
+            tls,
+            clients: Mutex::default(),
+            stats: Mutex::default(),
+            ledger,
+            metrics: Metrics::new(),
+            draining: AtomicBool::new(false),
+            serving: AtomicU64::new(0),
+            started: Instant::now(),
+            started_at: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        }))
+    }
+
+    /// The rules in force. A request takes them once and keeps them to its end.
+    #[must_use]
+    pub fn rules(&self) -> Option<Arc<Rules>> {
+        self.rules.load_full()
+    }
+
+    /// Puts other rules in force.
+    pub fn swap(&self, rules: Arc<Rules>) {
+        self.rules.store(Some(rules));
+    }
+
+    /// The client that connects within this time. One pool each, kept over reloads.
+    #[must_use]
+    pub fn client(&self, connect: Duration) -> Client {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.entry(connect).or_insert_with(|| self.connect(connect)).clone()
+    }
+
+    fn connect(&self, timeout: Duration) -> Client {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(timeout));
+        tcp.set_keepalive(Some(Duration::from_secs(60)));
+        let https = HttpsConnectorBuilder::new().with_tls_config(self.tls.clone()).https_or_http().enable_http1().wrap_connector(tcp);
+        Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(60)).pool_timer(TokioTimer::new()).build(https)
+    }
+
+    /// What is known of a target, by its name; made when it is new.
+    #[must_use]
+    pub fn stats(&self, name: &str) -> Arc<Stats> {
+        let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        stats.entry(name.to_owned()).or_default().clone()
+    }
+
+    /// All targets that were ever known, by name.
+    #[must_use]
+    pub fn all_stats(&self) -> Vec<(String, Arc<Stats>)> {
+        let stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = stats.iter().map(|(n, s)| (n.clone(), s.clone())).collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
+    }
+
+    /// Time since 1970, without a system call that can jump: the clock at the start plus what has passed.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.started_at + self.started.elapsed()
+    }
+
+    /// Whether the process is going down.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+}
+
+/// What upstreams see as the user agent.
+pub const USER_AGENT: &str = concat!("trivium/", env!("CARGO_PKG_VERSION"));
+
+/// TLS with the system's roots; with none found, TLS to upstreams fails with a clear error, plain HTTP still works.
+fn tls_roots() -> rustls::ClientConfig {
+    let mut roots = rustls::RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    let (_, ignored) = roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        tracing::warn!("no root certificates were found on this system: calls to https providers will fail; install ca-certificates or set SSL_CERT_FILE");
+    } else if ignored > 0 {
+        tracing::debug!(ignored, "some of the system's root certificates could not be read");
+    }
+    rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()
+}

@@ -1,0 +1,435 @@
+//! What happens to a stream between the upstream and the client: it is tapped where both speak the same dialect, and read
+//! and written anew where they do not. Pure: bytes in, bytes out, no timer, no queue.
+
+use std::sync::LazyLock;
+
+use bytes::{Bytes, BytesMut};
+use memchr::memmem::Finder;
+use providers::answer::{Delta, Finish};
+use providers::door::{ClientError, Writer, door};
+use providers::sse::{Cutter, Event, end_of_event, end_of_events, read};
+use providers::usage::{OpenAiUsage, Usage};
+use providers::{Dialect, Error, Transcoder, broken_off};
+
+/// What has been seen of a stream so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Seen {
+    /// Whether there was more than a greeting: text, a call, anything that a client would show.
+    pub content: bool,
+    /// What it used.
+    pub usage: Option<Usage>,
+    /// Why it ended.
+    pub finish: Option<Finish>,
+    /// How many bytes of text came: for an estimate where there is no usage.
+    pub text: u64,
+    /// Whether it has come to its end.
+    pub done: bool,
+}
+
+/// One stream on its way.
+pub struct Flow {
+    /// What has been seen.
+    pub seen: Seen,
+    mode: Mode,
+    limit: usize,
+}
+
+enum Mode {
+    Pass(Tap),
+    Translate { cutter: Cutter, transcoder: Box<dyn Transcoder>, writer: Box<dyn Writer> },
+}
+
+/// Reads along without changing anything, except that a usage chunk is taken out that the client did not ask for.
+struct Tap {
+    dialect: Dialect,
+    /// Whether the chunk with nothing but usage is kept from the client.
+    strip_usage: bool,
+    /// An event that has not come whole yet.
+    rest: BytesMut,
+    /// Whether the terminator has been passed on.
+    terminated: bool,
+    usage: Usage,
+}
+
+impl Flow {
+    /// A stream whose bytes pass. Events may be `limit` bytes long.
+    #[must_use]
+    pub fn pass(dialect: Dialect, strip_usage: bool, limit: usize) -> Self {
+        Flow { seen: Seen::default(), mode: Mode::Pass(Tap { dialect, strip_usage, rest: BytesMut::new(), terminated: false, usage: Usage::default() }), limit }
+    }
+
+    /// A stream that is read and written anew.
+    #[must_use]
+    pub fn translate(cutter: Cutter, transcoder: Box<dyn Transcoder>, writer: Box<dyn Writer>, limit: usize) -> Self {
+        Flow { seen: Seen::default(), mode: Mode::Translate { cutter, transcoder, writer }, limit }
+    }
+
+    /// Takes what came from the upstream and gives what goes to the client; empty if nothing does yet.
+    ///
+    /// # Errors
+    /// When the upstream reports an error, or what it sends cannot be read.
+    pub fn push(&mut self, frame: Bytes) -> Result<Bytes, Error> {
+        match &mut self.mode {
+            Mode::Pass(tap) => tap.push(frame, &mut self.seen, self.limit),
+            Mode::Translate { cutter, transcoder, writer } => {
+                let mut out = Vec::with_capacity(frame.len() + 256);
+                let seen = &mut self.seen;
+                let mut sink = |delta: Delta<'_>| {
+                    note(seen, &delta);
+                    writer.delta(&delta, &mut out);
+                };
+                cutter.push(&frame, |event| transcoder.event(&event, &mut sink))?;
+                Ok(out.into())
+            }
+        }
+    }
+
+    /// The upstream has closed the stream.
+    ///
+    /// # Errors
+    /// When it had not come to its end.
+    pub fn end(&mut self) -> Result<Bytes, Error> {
+        match &mut self.mode {
+            Mode::Pass(tap) => tap.end(&mut self.seen),
+            Mode::Translate { cutter, transcoder, writer } => {
+                let mut out = Vec::new();
+                let seen = &mut self.seen;
+                let mut sink = |delta: Delta<'_>| {
+                    note(seen, &delta);
+                    writer.delta(&delta, &mut out);
+                };
+                cutter.end(|event| transcoder.event(&event, &mut sink))?;
+                transcoder.end(&mut sink)?;
+                self.seen.done = true;
+                writer.end(&mut out);
+                Ok(out.into())
+            }
+        }
+    }
+
+    /// The event that tells the client that the stream ends badly.
+    #[must_use]
+    pub fn fail(&mut self, error: &ClientError) -> Bytes {
+        match &mut self.mode {
+            Mode::Pass(tap) => door(tap.dialect).error_event(error).into(),
+            Mode::Translate { writer, .. } => {
+                let mut out = Vec::new();
+                writer.error(error, &mut out);
+                out.into()
+            }
+        }
+    }
+}
+
+/// Takes a delta into what has been seen.
+pub fn note(seen: &mut Seen, delta: &Delta<'_>) {
+    match delta {
+        Delta::Start { .. } => {}
+        Delta::Usage(usage) => seen.usage = Some(*usage),
+        Delta::Finish { reason, .. } => {
+            seen.content = true;
+            seen.finish = Some(*reason);
+        }
+        Delta::Text { text, .. } | Delta::Reasoning { text, .. } | Delta::Refusal { text, .. } | Delta::Arguments { json: text, .. } => {
+            seen.content = true;
+            seen.text += text.len() as u64;
+        }
+        _ => seen.content = true,
+    }
+}
+
+/// Words that are looked for in passing bytes; an event is parsed only if one of them is in it.
+static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage"));
+static ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"error"));
+static FINISH: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"finish_reason\":\""));
+
+impl Tap {
+    fn push(&mut self, frame: Bytes, seen: &mut Seen, limit: usize) -> Result<Bytes, Error> {
+        let bytes = if self.rest.is_empty() {
+            frame
+        } else {
+            self.rest.extend_from_slice(&frame);
+            self.rest.split().freeze()
+        };
+        let end = end_of_events(&bytes);
+        if end < bytes.len() {
+            if bytes.len() - end > limit {
+                return Err(Error::answer(format!("an event of its stream is longer than {limit} bytes")));
+            }
+            self.rest.extend_from_slice(&bytes[end..]);
+        }
+        if end == 0 {
+            return Ok(Bytes::new());
+        }
+        self.complete(bytes.slice(..end), seen)
+    }
+
+    /// Whole events. Most of the time none of them is of interest and they pass as they are.
+    fn complete(&mut self, events: Bytes, seen: &mut Seen) -> Result<Bytes, Error> {
+        let interesting = !seen.content || self.dialect != Dialect::Chat && self.dialect != Dialect::Completions || has_usage(&events) || ERROR.find(&events).is_some() || FINISH.find(&events).is_some();
+        if !interesting {
+            seen.text += events.len() as u64 / 4;
+            self.note_done(&events, seen);
+            return Ok(events);
+        }
+        let mut kept: Option<BytesMut> = None;
+        let mut at = 0;
+        while at < events.len() {
+            let end = end_of_event(&events[at..]).map_or(events.len(), |n| at + n);
+            let raw = &events[at..end];
+            let keep = match read(raw).map_err(Error::answer)? {
+                Some(event) => self.event(&event, seen)?,
+                None => true,
+            };
+            match (&mut kept, keep) {
+                (None, false) => kept = Some(BytesMut::from(&events[..at])),
+                (Some(kept), true) => kept.extend_from_slice(raw),
+                _ => {}
+            }
+            at = end;
+        }
+        Ok(kept.map_or(events, BytesMut::freeze))
+    }
+
+    fn note_done(&mut self, events: &[u8], seen: &mut Seen) {
+        let tail = &events[events.len().saturating_sub(24)..];
+        if memchr::memmem::find(tail, b"[DONE]").is_some() {
+            self.terminated = true;
+            seen.done = true;
+        }
+    }
+
+    /// Reads one event along; tells whether the client gets it.
+    fn event(&mut self, event: &Event<'_>, seen: &mut Seen) -> Result<bool, Error> {
+        let data = event.data.trim();
+        match self.dialect {
+            Dialect::Chat | Dialect::Completions => self.chunk(event.name, data, seen),
+            Dialect::Messages => {
+                let kind = if event.name.is_empty() { kind_of(data) } else { event.name };
+                match kind {
+                    "error" => return Err(providers::openai::read_error(200, data.as_bytes()).into()),
+                    "message_start" | "ping" => {}
+                    "message_stop" => {
+                        seen.done = true;
+                        self.terminated = true;
+                    }
+                    "message_delta" => seen.finish = seen.finish.or(Some(Finish::from_openai(&between(data, "\"stop_reason\":\"")))),
+                    _ => seen.content = true,
+                }
+                if memchr::memmem::find(data.as_bytes(), b"\"usage\"").is_some() && providers::anthropic::tap_usage(data, &mut self.usage) {
+                    seen.usage = Some(self.usage);
+                }
+                Ok(true)
+            }
+            Dialect::Responses => {
+                let kind = if event.name.is_empty() { kind_of(data) } else { event.name };
+                match kind {
+                    "error" => return Err(providers::openai::read_error(200, data.as_bytes()).into()),
+                    "response.created" | "response.in_progress" | "response.queued" => {}
+                    "response.completed" | "response.incomplete" | "response.failed" => {
+                        // A failure before anything was shown is one that another target may not have.
+                        if kind == "response.failed" && !seen.content {
+                            return Err(providers::openai::read_error(200, failure(data).as_bytes()).into());
+                        }
+                        seen.finish = Some(if kind == "response.incomplete" { Finish::Length } else { Finish::Stop });
+                        seen.done = true;
+                        self.terminated = true;
+                        if providers::responses::tap_usage(data, &mut self.usage) {
+                            seen.usage = Some(self.usage);
+                        }
+                    }
+                    _ => seen.content = true,
+                }
+                Ok(true)
+            }
+            Dialect::Generate => {
+                if data.starts_with("{\"error\"") || data.starts_with("[{\"error\"") || data.starts_with("{\n  \"error\"") {
+                    return Err(providers::openai::read_error(200, data.as_bytes()).into());
+                }
+                seen.content = true;
+                if providers::gemini::tap_usage(data, &mut self.usage) {
+                    seen.usage = Some(self.usage);
+                }
+                if memchr::memmem::find(data.as_bytes(), b"\"finishReason\"").is_some() || memchr::memmem::find(data.as_bytes(), b"\"blockReason\"").is_some() {
+                    seen.finish = Some(Finish::Stop);
+                    seen.done = true;
+                    self.terminated = true;
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    fn chunk(&mut self, name: &str, data: &str, seen: &mut Seen) -> Result<bool, Error> {
+        if data == "[DONE]" {
+            seen.done = true;
+            self.terminated = true;
+            return Ok(true);
+        }
+        #[derive(serde::Deserialize)]
+        struct Head<'a> {
+            #[serde(borrow)]
+            choices: Option<Vec<ChoiceHead<'a>>>,
+            usage: Option<OpenAiUsage>,
+            #[serde(borrow)]
+            error: Option<&'a serde_json::value::RawValue>,
+        }
+        #[derive(serde::Deserialize)]
+        struct ChoiceHead<'a> {
+            #[serde(borrow)]
+            finish_reason: Option<std::borrow::Cow<'a, str>>,
+            #[serde(borrow)]
+            delta: Option<&'a serde_json::value::RawValue>,
+            #[serde(borrow)]
+            text: Option<&'a serde_json::value::RawValue>,
+        }
+        let head: Head<'_> = serde_json::from_str(data).map_err(Error::answer)?;
+        if name == "error" || head.error.is_some_and(|e| e.get() != "null") {
+            return Err(providers::openai::read_error(200, data.as_bytes()).into());
+        }
+        let choices = head.choices.unwrap_or_default();
+        let bare = choices.is_empty();
+        for choice in &choices {
+            if let Some(reason) = choice.finish_reason.as_deref().filter(|r| !r.is_empty()) {
+                seen.finish = Some(Finish::from_openai(reason));
+                seen.content = true;
+            }
+            // The first chunk says who speaks and nothing more: an error may still come in its place.
+            seen.content |= choice.text.is_some() || choice.delta.is_some_and(|d| has_content(d.get()));
+        }
+        if let Some(usage) = head.usage {
+            seen.usage = Some(usage.into());
+            return Ok(!(bare && self.strip_usage));
+        }
+        Ok(true)
+    }
+
+    fn end(&mut self, seen: &mut Seen) -> Result<Bytes, Error> {
+        let mut out = Bytes::new();
+        if !self.rest.is_empty() {
+            // An event that lacks only its blank line.
+            self.rest.extend_from_slice(b"\n\n");
+            let rest = self.rest.split().freeze();
+            out = self.complete(rest, seen)?;
+        }
+        if self.terminated {
+            return Ok(out);
+        }
+        if matches!(self.dialect, Dialect::Chat | Dialect::Completions) && seen.finish.is_some() {
+            // A host that never says `[DONE]`: clients that wait for it should not.
+            seen.done = true;
+            return Ok([out, Bytes::from_static(b"data: [DONE]\n\n")].concat().into());
+        }
+        Err(broken_off())
+    }
+}
+
+/// Whether there is a usage object in these bytes, not only `"usage":null`.
+fn has_usage(bytes: &[u8]) -> bool {
+    USAGE.find_iter(bytes).any(|at| {
+        let rest = bytes[at + USAGE.needle().len()..].strip_prefix(b"\":").unwrap_or_default();
+        !rest.trim_ascii_start().starts_with(b"null")
+    })
+}
+
+/// Whether a chunk's delta has anything but a role and empty texts.
+fn has_content(delta: &str) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Greeting<'a> {
+        #[serde(borrow)]
+        content: Option<&'a serde_json::value::RawValue>,
+        tool_calls: Option<serde::de::IgnoredAny>,
+        function_call: Option<serde::de::IgnoredAny>,
+        reasoning_content: Option<serde::de::IgnoredAny>,
+        reasoning: Option<serde::de::IgnoredAny>,
+        refusal: Option<serde::de::IgnoredAny>,
+        audio: Option<serde::de::IgnoredAny>,
+    }
+    serde_json::from_str::<Greeting<'_>>(delta).is_ok_and(|g| {
+        g.tool_calls.is_some() || g.function_call.is_some() || g.reasoning_content.is_some() || g.reasoning.is_some() || g.refusal.is_some() || g.audio.is_some() || g.content.is_some_and(|c| c.get() != "\"\"")
+    })
+}
+
+/// What a failed response of the Responses API says, in the shape of an error body.
+fn failure(data: &str) -> String {
+    let event: serde_json::Value = serde_json::from_str(data).unwrap_or_default();
+    serde_json::json!({ "error": event["response"]["error"] }).to_string()
+}
+
+/// The `type` of an event whose SSE name is missing.
+fn kind_of(data: &str) -> &str {
+    let start = data.find("\"type\":\"").map_or(data.len(), |at| at + 8);
+    let rest = &data[start..];
+    &rest[..rest.find('"').unwrap_or(0)]
+}
+
+/// The text between a prefix and the next quote.
+fn between(data: &str, prefix: &str) -> String {
+    data.split_once(prefix).and_then(|(_, rest)| rest.split_once('"')).map(|(text, _)| text.to_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STREAM: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"finish_reason\":null}],\"usage\":null}\n\ndata: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hé\"},\"finish_reason\":null}],\"usage\":null}\n\n: ping\n\ndata: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":null}\n\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2,\"total_tokens\":5}}\n\ndata: [DONE]\n\n";
+
+    fn run(stream: &str, strip: bool, size: usize) -> (String, Seen, Result<(), Error>) {
+        let mut flow = Flow::pass(Dialect::Chat, strip, 4096);
+        let mut out = Vec::new();
+        let mut result = Ok(());
+        for piece in stream.as_bytes().chunks(size) {
+            match flow.push(Bytes::copy_from_slice(piece)) {
+                Ok(bytes) => out.extend_from_slice(&bytes),
+                Err(e) => {
+                    result = Err(e);
+                    break;
+                }
+            }
+        }
+        if result.is_ok() {
+            match flow.end() {
+                Ok(bytes) => out.extend_from_slice(&bytes),
+                Err(e) => result = Err(e),
+            }
+        }
+        (String::from_utf8(out).unwrap(), flow.seen, result)
+    }
+
+    #[test]
+    fn bytes_pass_as_they_came_and_usage_is_read_along() {
+        for size in [1, 7, 100, 10_000] {
+            let (out, seen, result) = run(STREAM, false, size);
+            assert_eq!(out, STREAM, "in pieces of {size}");
+            assert!(result.is_ok());
+            assert_eq!((seen.usage.map(|u| u.total()), seen.finish, seen.content, seen.done), (Some(5), Some(Finish::Stop), true, true));
+        }
+    }
+
+    #[test]
+    fn usage_that_was_not_asked_for_is_taken_out() {
+        for size in [1, 7, 100, 10_000] {
+            let (out, seen, _) = run(STREAM, true, size);
+            assert!(!out.contains("prompt_tokens") && out.ends_with("data: [DONE]\n\n"), "{out}");
+            assert_eq!(seen.usage.map(|u| u.total()), Some(5));
+        }
+    }
+
+    #[test]
+    fn a_stream_that_breaks_off_never_ends_well() {
+        let cut = STREAM.find(": ping").unwrap();
+        assert!(run(&STREAM[..cut], false, 10_000).2.is_err());
+        assert!(run("", false, 1).2.is_err());
+        // With a finish, only the terminator is missing: it is added.
+        let (out, _, result) = run(&STREAM[..STREAM.find("data: [DONE]").unwrap()], false, 10_000);
+        assert!(result.is_ok() && out == STREAM);
+    }
+
+    #[test]
+    fn errors_in_the_stream_and_endless_events_are_errors() {
+        let error = "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\"}}]}\n\ndata: {\"error\":{\"message\":\"overloaded\",\"code\":503}}\n\n";
+        let (_, seen, result) = run(error, false, 10_000);
+        assert!(matches!(result, Err(Error::Upstream(_))) && !seen.content);
+        assert!(run(&format!("data: {}", "x".repeat(10_000)), false, 100).2.is_err());
+    }
+}

@@ -1,0 +1,164 @@
+//! Answers in one piece: what a passed one used, and the translation of embeddings and reranking, which have no streams.
+
+use bytes::Bytes;
+use providers::answer::{Answer, Finish};
+use providers::usage::{OpenAiUsage, Usage};
+use providers::{Call, Dialect, Error, Operation, Provider, Target, embed, rerank};
+
+use crate::exchange::Exchange;
+use crate::fault::Fault;
+use crate::stream::Seen;
+
+/// What there is to know of an answer read into the hub.
+#[must_use]
+pub fn seen(answer: &Answer) -> Seen {
+    let text = answer.choices.iter().map(|c| c.text.as_deref().map_or(0, str::len) + c.reasoning.as_deref().map_or(0, str::len) + c.calls.iter().map(|k| k.arguments.len()).sum::<usize>()).sum::<usize>();
+    Seen { content: true, usage: answer.usage, finish: answer.choices.first().map(providers::answer::Choice::reason), text: text as u64, done: true }
+}
+
+/// What there is to know of an answer that passes as it came.
+///
+/// # Errors
+/// When it is not JSON, or says an error although its status was good.
+pub fn tap(operation: Operation, body: &[u8]) -> Result<Seen, Error> {
+    #[derive(serde::Deserialize)]
+    struct Head<'a> {
+        usage: Option<OpenAiUsage>,
+        #[serde(borrow)]
+        error: Option<&'a serde_json::value::RawValue>,
+        #[serde(borrow)]
+        choices: Option<Vec<ChoiceHead<'a>>>,
+    }
+    #[derive(serde::Deserialize)]
+    struct ChoiceHead<'a> {
+        #[serde(borrow)]
+        finish_reason: Option<std::borrow::Cow<'a, str>>,
+    }
+    let mut seen = Seen { content: true, done: true, ..Seen::default() };
+    match operation {
+        Operation::Chat(Dialect::Messages) | Operation::CountMessages => {
+            seen.usage = providers::anthropic::read_usage(body)?;
+            seen.finish = Some(Finish::Stop);
+        }
+        Operation::Chat(Dialect::Generate) | Operation::CountGenerate | Operation::EmbedContent => {
+            let text = std::str::from_utf8(body).map_err(Error::answer)?;
+            if !text.trim_start().starts_with('{') {
+                return Err(Error::answer("it is not a JSON object"));
+            }
+            let mut usage = Usage::default();
+            seen.usage = providers::gemini::tap_usage(text, &mut usage).then_some(usage);
+            seen.finish = Some(Finish::Stop);
+        }
+        _ => {
+            let head: Head<'_> = serde_json::from_slice(body).map_err(Error::answer)?;
+            if head.error.is_some_and(|e| e.get() != "null") {
+                return Err(providers::openai::read_error(200, body).into());
+            }
+            seen.usage = head.usage.map(Usage::from);
+            seen.finish = head.choices.iter().flatten().find_map(|c| c.finish_reason.as_deref()).map(Finish::from_openai);
+        }
+    }
+    Ok(seen)
+}
+
+/// Embeddings or reranking, read from the client's body.
+pub enum Work {
+    /// OpenAI's embeddings: the hub body.
+    Embed(Bytes),
+    /// Gemini's `embedContent` or `batchEmbedContents`: the hub body, and which of the two.
+    EmbedContent(Bytes, bool),
+    /// Reranking: the hub body.
+    Rerank(Bytes),
+}
+
+impl Work {
+    /// What the request asks for.
+    ///
+    /// # Errors
+    /// When the request is wrong.
+    pub fn read(x: &mut Exchange) -> Result<Self, Fault> {
+        Ok(match x.operation {
+            Operation::Rerank => Work::Rerank(x.hub()?.body().clone()),
+            Operation::EmbedContent => {
+                let batch = x.envelope.get("requests").is_some();
+                Work::EmbedContent(providers::generate::read_embed(&x.envelope, &x.model)?.into(), batch)
+            }
+            _ => Work::Embed(x.hub()?.body().clone()),
+        })
+    }
+
+    fn embed(body: &[u8]) -> Result<embed::Request<'_>, Error> {
+        providers::envelope::parse_body(body)
+    }
+
+    fn rerank(body: &[u8]) -> Result<rerank::Request<'_>, Error> {
+        let request: rerank::Request<'_> = providers::envelope::parse_body(body)?;
+        if request.query.is_none() {
+            return Err(Error::invalid("query", "`query` is missing"));
+        }
+        if request.documents.as_ref().is_none_or(Vec::is_empty) {
+            return Err(Error::invalid("documents", "`documents` must be a list with at least one document"));
+        }
+        Ok(request)
+    }
+
+    /// The answer of a provider that needs no upstream.
+    pub fn offline(&self, provider: &dyn Provider) -> Option<Result<(Vec<u8>, Seen), Error>> {
+        let body = match self {
+            Work::Embed(body) | Work::EmbedContent(body, _) => body,
+            Work::Rerank(_) => return None,
+        };
+        let request = match Self::embed(body) {
+            Ok(request) => request,
+            Err(e) => return Some(Err(e)),
+        };
+        let answer = provider.offline_embeddings(&request)?;
+        Some(answer.map(|vectors| self.write(&vectors, request.model.as_deref().unwrap_or_default(), request.wants_base64())))
+    }
+
+    /// The calls to make.
+    ///
+    /// # Errors
+    /// When the provider cannot honour the request.
+    pub fn calls(&self, provider: &dyn Provider, target: &Target<'_>) -> Result<Vec<Call>, Error> {
+        match self {
+            Work::Embed(body) | Work::EmbedContent(body, _) => provider.embed(&Self::embed(body)?, target),
+            Work::Rerank(body) => provider.rerank(&Self::rerank(body)?, target).map(|call| vec![call]),
+        }
+    }
+
+    /// The answer, in the client's dialect, from the answers to the calls.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn answer(&self, provider: &dyn Provider, target: &Target<'_>, bodies: &[Bytes]) -> Result<(Vec<u8>, Seen), Error> {
+        match self {
+            Work::Embed(body) | Work::EmbedContent(body, _) => {
+                let request = Self::embed(body)?;
+                let vectors = provider.embeddings(bodies, target)?;
+                let wanted = request.texts(provider.kind()).map_or(vectors.vectors.len(), <[_]>::len);
+                if vectors.vectors.len() != wanted {
+                    return Err(Error::answer(format!("it has {} vectors for {wanted} texts", vectors.vectors.len())));
+                }
+                Ok(self.write(&vectors, target.model, request.wants_base64()))
+            }
+            Work::Rerank(body) => {
+                let request = Self::rerank(body)?;
+                let ranking = provider.ranking(bodies.first().map_or(&[][..], |b| b), target)?;
+                let documents = if request.return_documents == Some(true) { request.documents.as_deref() } else { None };
+                let usage = ranking.tokens.map(|input| Usage { input, ..Usage::default() });
+                let seen = Seen { content: true, done: true, usage, ..Seen::default() };
+                Ok((ranking.to_json("rerank", target.model, documents), seen))
+            }
+        }
+    }
+
+    fn write(&self, vectors: &embed::Embeddings, model: &str, base64: bool) -> (Vec<u8>, Seen) {
+        let seen = Seen { content: true, done: true, usage: vectors.usage, ..Seen::default() };
+        let body = match self {
+            Work::EmbedContent(_, batch) => providers::generate::write_embeddings(vectors, *batch),
+            _ => vectors.to_openai(model, base64),
+        };
+        (body, seen)
+    }
+}
