@@ -16,6 +16,7 @@ pub mod envelope;
 pub mod error;
 pub mod eventstream;
 pub mod json;
+pub mod mistral;
 pub mod openai;
 pub mod prices;
 pub mod rerank;
@@ -357,7 +358,7 @@ impl Settings {
 /// Every kind of provider that can be configured, presets included.
 #[must_use]
 pub fn kinds() -> Vec<&'static str> {
-    let mut kinds = vec!["openai", "azure", "echo"];
+    let mut kinds = vec!["openai", "azure", "mistral", "echo"];
     kinds.extend(compatible::PRESETS.iter().map(|p| p.kind));
     kinds.sort_unstable();
     kinds
@@ -371,6 +372,7 @@ pub fn build(settings: &Settings) -> Result<Box<dyn Provider>, Error> {
     Ok(match settings.kind.as_str() {
         "openai" => Box::new(openai::OpenAi::new(settings)),
         "azure" => Box::new(azure::Azure::new(settings)?),
+        "mistral" => Box::new(mistral::Mistral::new(settings)),
         "echo" => Box::new(echo::Echo),
         kind => match compatible::PRESETS.iter().find(|p| p.kind == kind) {
             Some(preset) => Box::new(compatible::Compatible::new(preset, settings)?),
