@@ -15,6 +15,7 @@ pub mod embed;
 pub mod envelope;
 pub mod error;
 pub mod eventstream;
+pub mod huggingface;
 pub mod json;
 pub mod mistral;
 pub mod openai;
@@ -358,7 +359,7 @@ impl Settings {
 /// Every kind of provider that can be configured, presets included.
 #[must_use]
 pub fn kinds() -> Vec<&'static str> {
-    let mut kinds = vec!["openai", "azure", "mistral", "echo"];
+    let mut kinds = vec!["openai", "azure", "mistral", "huggingface", "echo"];
     kinds.extend(compatible::PRESETS.iter().map(|p| p.kind));
     kinds.sort_unstable();
     kinds
@@ -373,6 +374,7 @@ pub fn build(settings: &Settings) -> Result<Box<dyn Provider>, Error> {
         "openai" => Box::new(openai::OpenAi::new(settings)),
         "azure" => Box::new(azure::Azure::new(settings)?),
         "mistral" => Box::new(mistral::Mistral::new(settings)),
+        "huggingface" => Box::new(huggingface::HuggingFace::new(settings)?),
         "echo" => Box::new(echo::Echo),
         kind => match compatible::PRESETS.iter().find(|p| p.kind == kind) {
             Some(preset) => Box::new(compatible::Compatible::new(preset, settings)?),
