@@ -18,6 +18,7 @@ pub mod eventstream;
 pub mod huggingface;
 pub mod json;
 pub mod mistral;
+pub mod ollama;
 pub mod openai;
 pub mod prices;
 pub mod rerank;
@@ -359,7 +360,7 @@ impl Settings {
 /// Every kind of provider that can be configured, presets included.
 #[must_use]
 pub fn kinds() -> Vec<&'static str> {
-    let mut kinds = vec!["openai", "azure", "mistral", "huggingface", "echo"];
+    let mut kinds = vec!["openai", "azure", "mistral", "huggingface", "ollama", "echo"];
     kinds.extend(compatible::PRESETS.iter().map(|p| p.kind));
     kinds.sort_unstable();
     kinds
@@ -375,6 +376,7 @@ pub fn build(settings: &Settings) -> Result<Box<dyn Provider>, Error> {
         "azure" => Box::new(azure::Azure::new(settings)?),
         "mistral" => Box::new(mistral::Mistral::new(settings)),
         "huggingface" => Box::new(huggingface::HuggingFace::new(settings)?),
+        "ollama" => Box::new(ollama::Ollama::new(settings)),
         "echo" => Box::new(echo::Echo),
         kind => match compatible::PRESETS.iter().find(|p| p.kind == kind) {
             Some(preset) => Box::new(compatible::Compatible::new(preset, settings)?),
