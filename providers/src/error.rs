@@ -215,6 +215,7 @@ impl UpstreamError {
                     "input token count",
                     "context window",
                     "exceed context limit",
+                    "exceeds the context length",
                     "reduce the length of the messages",
                 ]) =>
             {

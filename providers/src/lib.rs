@@ -5,6 +5,7 @@
 //! Where both sides speak the same dialect nothing is read or written: the bytes pass.
 
 pub mod answer;
+pub mod azure;
 pub mod carry;
 pub mod chat;
 pub mod compatible;
@@ -14,7 +15,10 @@ pub mod embed;
 pub mod envelope;
 pub mod error;
 pub mod eventstream;
+pub mod huggingface;
 pub mod json;
+pub mod mistral;
+pub mod ollama;
 pub mod openai;
 pub mod prices;
 pub mod rerank;
@@ -356,7 +360,7 @@ impl Settings {
 /// Every kind of provider that can be configured, presets included.
 #[must_use]
 pub fn kinds() -> Vec<&'static str> {
-    let mut kinds = vec!["openai", "echo"];
+    let mut kinds = vec!["openai", "azure", "mistral", "huggingface", "ollama", "echo"];
     kinds.extend(compatible::PRESETS.iter().map(|p| p.kind));
     kinds.sort_unstable();
     kinds
@@ -369,6 +373,10 @@ pub fn kinds() -> Vec<&'static str> {
 pub fn build(settings: &Settings) -> Result<Box<dyn Provider>, Error> {
     Ok(match settings.kind.as_str() {
         "openai" => Box::new(openai::OpenAi::new(settings)),
+        "azure" => Box::new(azure::Azure::new(settings)?),
+        "mistral" => Box::new(mistral::Mistral::new(settings)),
+        "huggingface" => Box::new(huggingface::HuggingFace::new(settings)?),
+        "ollama" => Box::new(ollama::Ollama::new(settings)),
         "echo" => Box::new(echo::Echo),
         kind => match compatible::PRESETS.iter().find(|p| p.kind == kind) {
             Some(preset) => Box::new(compatible::Compatible::new(preset, settings)?),

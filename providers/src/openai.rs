@@ -87,12 +87,17 @@ pub fn ask_for_usage(edit: &mut Edit<'_>) -> Result<(), Error> {
 /// The messages without reasoning blocks and with bare call ids.
 fn clean_history(request: &ChatRequest<'_>) -> String {
     let mut messages = request.messages.clone().unwrap_or_default();
-    for message in &mut messages {
+    clean(&mut messages);
+    serde_json::to_string(&messages).unwrap_or_default()
+}
+
+/// Takes out of the messages what this gateway put there: reasoning blocks, and the seals on call ids.
+pub(crate) fn clean(messages: &mut [crate::wire::Message<'_>]) {
+    for message in messages {
         message.reasoning_content = None;
         message.reasoning_details = None;
         bare_ids(message);
     }
-    serde_json::to_string(&messages).unwrap_or_default()
 }
 
 /// Takes the seals off a message's call ids.
@@ -371,7 +376,8 @@ impl Transcoder for Chunks {
             return Err(read_error(200, data.as_bytes()).into());
         }
         let choices = chunk.choices.unwrap_or_default();
-        if !self.started && (!choices.is_empty() || chunk.id.is_some()) {
+        // Azure's first chunk has no choices and an empty id; the id and the model come with the next one.
+        if !self.started && (!choices.is_empty() || chunk.id.as_deref().is_some_and(|id| !id.is_empty())) {
             self.started = true;
             out(Delta::Start { id: chunk.id.as_deref().unwrap_or_default(), model: chunk.model.as_deref().unwrap_or_default() });
         }

@@ -610,6 +610,14 @@ impl<'a> ChatRequest<'a> {
     }
 }
 
+/// The schema of a function that takes no parameters, for providers that insist on one.
+#[must_use]
+pub fn no_parameters() -> &'static RawValue {
+    const NONE: &str = r#"{"type":"object","properties":{}}"#;
+    // The constant is valid JSON; `null` stands here only to spare a panic.
+    serde_json::from_str(NONE).unwrap_or(RawValue::NULL)
+}
+
 /// A `data:` URL taken apart: media type and base64 payload. `None` for any other URL.
 #[must_use]
 pub fn data_url(url: &str) -> Option<(&str, &str)> {

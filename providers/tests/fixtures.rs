@@ -221,6 +221,14 @@ fn settings(kind: &str, value: &Value) -> Settings {
     }
 }
 
+/// An operation whose bodies are JSON and may pass, by OpenAI's path for it.
+fn operation(path: &str) -> Operation {
+    [Operation::Chat(Dialect::Completions), Operation::Chat(Dialect::Responses), Operation::Embeddings, Operation::ImageGenerations, Operation::Speech, Operation::Moderations]
+        .into_iter()
+        .find(|o| o.openai_path() == Some(path))
+        .unwrap_or_else(|| panic!("no operation has the path {path}"))
+}
+
 fn provider_case(kind: &str, case: &mut Case) {
     let about = case.json("case.json").unwrap_or_default();
     let provider: Box<dyn Provider> = providers::build(&settings(kind, &about["settings"])).unwrap_or_else(|e| panic!("{kind}: {e}"));
@@ -229,7 +237,7 @@ fn provider_case(kind: &str, case: &mut Case) {
 
     if let Some(body) = case.read("client.json") {
         let result = Envelope::read(Bytes::from(body)).and_then(|e| {
-            let operation = Operation::Chat(Dialect::Chat);
+            let operation = about["operation"].as_str().map_or(Operation::Chat(Dialect::Chat), operation);
             match provider.path(operation, &target, e.stream())? {
                 Some(path) => {
                     let mut edit = e.edit();
