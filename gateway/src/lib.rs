@@ -21,6 +21,7 @@ pub mod prompts;
 pub mod road;
 pub mod rules;
 pub mod secret;
+pub mod shim;
 pub mod serve;
 pub mod sinks;
 pub mod state;

@@ -95,7 +95,7 @@ impl State {
         tcp.set_connect_timeout(Some(timeout));
         tcp.set_keepalive(Some(Duration::from_secs(60)));
         let https = HttpsConnectorBuilder::new().with_tls_config(self.tls.clone()).https_or_http().enable_http1().wrap_connector(tcp);
-        Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(60)).pool_timer(TokioTimer::new()).build(https)
+        hyper_util::client::legacy::Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(60)).pool_timer(TokioTimer::new()).build(https)
     }
 
     /// What is known of a target, by its name; made when it is new.

@@ -37,7 +37,7 @@ pub fn tap(operation: Operation, body: &[u8]) -> Result<Seen, Error> {
     let mut seen = Seen { content: true, done: true, ..Seen::default() };
     match operation {
         Operation::Chat(Dialect::Messages) | Operation::CountMessages => {
-            seen.usage = providers::anthropic::read_usage(body)?;
+            seen.usage = crate::shim::anthropic::read_usage(body)?;
             seen.finish = Some(Finish::Stop);
         }
         Operation::Chat(Dialect::Generate) | Operation::CountGenerate | Operation::EmbedContent => {
@@ -46,7 +46,7 @@ pub fn tap(operation: Operation, body: &[u8]) -> Result<Seen, Error> {
                 return Err(Error::answer("it is not a JSON object"));
             }
             let mut usage = Usage::default();
-            seen.usage = providers::gemini::tap_usage(text, &mut usage).then_some(usage);
+            seen.usage = crate::shim::gemini::tap_usage(text, &mut usage).then_some(usage);
             seen.finish = Some(Finish::Stop);
         }
         _ => {
@@ -81,7 +81,7 @@ impl Work {
             Operation::Rerank => Work::Rerank(x.hub()?.body().clone()),
             Operation::EmbedContent => {
                 let batch = x.envelope.get("requests").is_some();
-                Work::EmbedContent(providers::generate::read_embed(&x.envelope, &x.model)?.into(), batch)
+                Work::EmbedContent(crate::shim::generate::read_embed(&x.envelope, &x.model)?.into(), batch)
             }
             _ => Work::Embed(x.hub()?.body().clone()),
         })
@@ -156,7 +156,7 @@ impl Work {
     fn write(&self, vectors: &embed::Embeddings, model: &str, base64: bool) -> (Vec<u8>, Seen) {
         let seen = Seen { content: true, done: true, usage: vectors.usage, ..Seen::default() };
         let body = match self {
-            Work::EmbedContent(_, batch) => providers::generate::write_embeddings(vectors, *batch),
+            Work::EmbedContent(_, batch) => crate::shim::generate::write_embeddings(vectors, *batch),
             _ => vectors.to_openai(model, base64),
         };
         (body, seen)

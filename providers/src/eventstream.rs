@@ -20,7 +20,7 @@ pub struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// The frame as an event. An exception's name is given as `exception:NAME`.
+    /// The frame as an event. An exception is named `exception`; its own name stands in the data, beside its payload.
     ///
     /// # Errors
     /// When the payload is not UTF-8.

@@ -163,7 +163,7 @@ fn model(value: Value, path: &str, problems: &mut Vec<Problem>) -> Option<super:
         Value::String(target) => Some(super::ModelEntry(super::ModelConfig { target: Some(target), ..Default::default() })),
         Value::Object(mut map) => {
             if let Some(Value::Array(targets)) = map.get_mut("targets") {
-                for target in targets {
+                for target in targets.iter_mut() {
                     if let Value::String(model) = target {
                         *target = serde_json::json!({ "model": model });
                     }

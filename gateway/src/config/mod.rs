@@ -31,6 +31,7 @@ pub struct Config {
     /// The names that clients ask for. A name may hold one `*`. Without any, every provider's models can be asked for as `provider/model`.
     pub models: BTreeMap<String, ModelEntry>,
     /// Prices by `provider/model`, in dollars per million tokens, on top of the built-in table.
+    #[schemars(with = "BTreeMap<String, BTreeMap<String, serde_json::Value>>")]
     pub prices: BTreeMap<String, providers::prices::Model>,
     /// Prompt templates by name, each with versions.
     pub prompts: BTreeMap<String, BTreeMap<String, PromptVersion>>,
@@ -442,7 +443,7 @@ pub enum Audit {
 }
 
 /// A place for the ledger.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum SinkConfig {
     /// Standard output, a line of JSON each.

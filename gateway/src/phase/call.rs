@@ -102,7 +102,7 @@ pub async fn first_event(x: &mut Exchange, model: &ModelRule, rest: &str, plan: 
     let deadline = began + model.timeout.total;
     let several = model.targets.len() + model.fallback.len() > 1;
     let tries = (0..model.retry.attempts as usize).map(|n| (&model.targets[plan.order[n % plan.order.len()]], (n / plan.order.len()) as u32));
-    let mut last: Option<(Failure, *const TargetRule)> = None;
+    let mut last: Option<(Failure, &TargetRule)> = None;
     let mut soonest: Option<Duration> = None;
     for (target, round) in tries.chain(model.fallback.iter().map(|t| (t, 0))) {
         if let Some((failure, at)) = &last {
@@ -142,7 +142,7 @@ pub async fn first_event(x: &mut Exchange, model: &ModelRule, rest: &str, plan: 
                 note_try(x, target, failure.outcome, failure.status, took);
                 punish(target, model, &failure, several);
                 let again = failure.again;
-                last = Some((failure, std::ptr::from_ref(target)));
+                last = Some((failure, target));
                 if again == Again::No {
                     break;
                 }
