@@ -7,6 +7,7 @@
 pub mod answer;
 pub mod carry;
 pub mod chat;
+pub mod cohere;
 pub mod compatible;
 pub mod door;
 pub mod echo;
@@ -356,7 +357,7 @@ impl Settings {
 /// Every kind of provider that can be configured, presets included.
 #[must_use]
 pub fn kinds() -> Vec<&'static str> {
-    let mut kinds = vec!["openai", "echo"];
+    let mut kinds = vec!["openai", "cohere", "echo"];
     kinds.extend(compatible::PRESETS.iter().map(|p| p.kind));
     kinds.sort_unstable();
     kinds
@@ -369,6 +370,7 @@ pub fn kinds() -> Vec<&'static str> {
 pub fn build(settings: &Settings) -> Result<Box<dyn Provider>, Error> {
     Ok(match settings.kind.as_str() {
         "openai" => Box::new(openai::OpenAi::new(settings)),
+        "cohere" => Box::new(cohere::Cohere::new(settings)),
         "echo" => Box::new(echo::Echo),
         kind => match compatible::PRESETS.iter().find(|p| p.kind == kind) {
             Some(preset) => Box::new(compatible::Compatible::new(preset, settings)?),
