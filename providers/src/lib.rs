@@ -5,6 +5,7 @@
 //! Where both sides speak the same dialect nothing is read or written: the bytes pass.
 
 pub mod answer;
+pub mod bedrock;
 pub mod carry;
 pub mod chat;
 pub mod cohere;
@@ -357,7 +358,7 @@ impl Settings {
 /// Every kind of provider that can be configured, presets included.
 #[must_use]
 pub fn kinds() -> Vec<&'static str> {
-    let mut kinds = vec!["openai", "cohere", "echo"];
+    let mut kinds = vec!["openai", "bedrock", "cohere", "echo"];
     kinds.extend(compatible::PRESETS.iter().map(|p| p.kind));
     kinds.sort_unstable();
     kinds
@@ -370,6 +371,7 @@ pub fn kinds() -> Vec<&'static str> {
 pub fn build(settings: &Settings) -> Result<Box<dyn Provider>, Error> {
     Ok(match settings.kind.as_str() {
         "openai" => Box::new(openai::OpenAi::new(settings)),
+        "bedrock" => Box::new(bedrock::Bedrock::new(settings)?),
         "cohere" => Box::new(cohere::Cohere::new(settings)),
         "echo" => Box::new(echo::Echo),
         kind => match compatible::PRESETS.iter().find(|p| p.kind == kind) {
