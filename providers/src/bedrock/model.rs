@@ -45,7 +45,7 @@ pub(super) struct Model {
     pub(super) maker: Maker,
     /// Claude's version times a hundred (4.5 is 405), or Nova's generation.
     version: u32,
-    /// Claude models that cannot do without thinking.
+    /// Whether it cannot do without thinking.
     always_thinks: bool,
     prompt_cache: bool,
 }
@@ -79,7 +79,7 @@ impl Model {
         Model {
             maker,
             version,
-            always_thinks: claude && (version > 500 || has("fable") || has("mythos")),
+            always_thinks: claude && (version > 500 || has("fable") || has("mythos")) || has("gpt-oss"),
             prompt_cache: maker == Maker::Opaque || maker == Maker::Nova || claude && version >= 305 || target.info.is_some_and(|i| i.supports("prompt_cache")),
         }
     }

@@ -32,10 +32,17 @@ pub(super) fn ask(request: &ChatRequest<'_>, model: &Model, forced: bool, unsign
         Thinking::Adaptive => adaptive(&wish, model, forced, fields, warnings),
         Thinking::Nova => nova(&wish, request, fields, warnings),
         Thinking::Effort => {
-            if matches!(wish, Wish::Off) {
-                warnings.push("changed `reasoning_effort` to low: this model cannot do without thinking".into());
-            }
-            fields.insert("reasoning_effort".into(), level(&wish, false).into());
+            let effort = match wish {
+                Wish::Off if model.always_thinks() => {
+                    warnings.push("changed `reasoning_effort` to low: this model cannot do without thinking".into());
+                    "low"
+                }
+                Wish::Off => "none",
+                // The client's word is OpenAI's own already.
+                Wish::Effort(word) if !model.always_thinks() => word,
+                ref other => level(other, false),
+            };
+            fields.insert("reasoning_effort".into(), effort.into());
             false
         }
     }
