@@ -35,6 +35,8 @@ open! {
 pub const ANTHROPIC: &str = "anthropic-claude-v1";
 /// Gemini's thought signatures.
 pub const GEMINI: &str = "google-gemini-v1";
+/// Reasoning of models on Amazon Bedrock that are not Claude.
+pub const BEDROCK: &str = "bedrock-converse-v1";
 /// Reasoning items of OpenAI's Responses API.
 pub const OPENAI: &str = "openai-responses-v1";
 

@@ -6,8 +6,10 @@
 
 pub mod answer;
 pub mod azure;
+pub mod bedrock;
 pub mod carry;
 pub mod chat;
+pub mod cohere;
 pub mod compatible;
 pub mod door;
 pub mod echo;
@@ -357,11 +359,25 @@ impl Settings {
     }
 }
 
+/// How a provider of a kind is made.
+type Make = fn(&Settings) -> Result<Box<dyn Provider>, Error>;
+
+/// The kinds with a dialect of their own. [`compatible::PRESETS`] has the rest.
+const KINDS: &[(&str, Make)] = &[
+    ("openai", |s| Ok(Box::new(openai::OpenAi::new(s)))),
+    ("azure", |s| Ok(Box::new(azure::Azure::new(s)?))),
+    ("bedrock", |s| Ok(Box::new(bedrock::Bedrock::new(s)?))),
+    ("cohere", |s| Ok(Box::new(cohere::Cohere::new(s)))),
+    ("mistral", |s| Ok(Box::new(mistral::Mistral::new(s)))),
+    ("huggingface", |s| Ok(Box::new(huggingface::HuggingFace::new(s)?))),
+    ("ollama", |s| Ok(Box::new(ollama::Ollama::new(s)))),
+    ("echo", |_| Ok(Box::new(echo::Echo))),
+];
+
 /// Every kind of provider that can be configured, presets included.
 #[must_use]
 pub fn kinds() -> Vec<&'static str> {
-    let mut kinds = vec!["openai", "azure", "mistral", "huggingface", "ollama", "echo"];
-    kinds.extend(compatible::PRESETS.iter().map(|p| p.kind));
+    let mut kinds: Vec<&str> = KINDS.iter().map(|(kind, _)| *kind).chain(compatible::PRESETS.iter().map(|p| p.kind)).collect();
     kinds.sort_unstable();
     kinds
 }
@@ -371,18 +387,14 @@ pub fn kinds() -> Vec<&'static str> {
 /// # Errors
 /// [`Error::Settings`] for an unknown kind or settings that do not fit it.
 pub fn build(settings: &Settings) -> Result<Box<dyn Provider>, Error> {
-    Ok(match settings.kind.as_str() {
-        "openai" => Box::new(openai::OpenAi::new(settings)),
-        "azure" => Box::new(azure::Azure::new(settings)?),
-        "mistral" => Box::new(mistral::Mistral::new(settings)),
-        "huggingface" => Box::new(huggingface::HuggingFace::new(settings)?),
-        "ollama" => Box::new(ollama::Ollama::new(settings)),
-        "echo" => Box::new(echo::Echo),
-        kind => match compatible::PRESETS.iter().find(|p| p.kind == kind) {
-            Some(preset) => Box::new(compatible::Compatible::new(preset, settings)?),
-            None => return Err(Error::Settings(format!("unknown kind \"{kind}\"; known: {}", kinds().join(", ")))),
-        },
-    })
+    let kind = settings.kind.as_str();
+    if let Some((_, make)) = KINDS.iter().find(|(name, _)| *name == kind) {
+        return make(settings);
+    }
+    match compatible::PRESETS.iter().find(|p| p.kind == kind) {
+        Some(preset) => Ok(Box::new(compatible::Compatible::new(preset, settings)?)),
+        None => Err(Error::Settings(format!("unknown kind \"{kind}\"; known: {}", kinds().join(", ")))),
+    }
 }
 
 /// A model's name as one segment of a path.

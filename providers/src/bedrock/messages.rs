@@ -1,0 +1,466 @@
+//! The conversation as Converse wants it: system texts apart, turns that alternate and begin with the user, no blank text,
+//! every tool call answered in the turn behind it.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::KIND;
+use super::model::Model;
+use super::tools::encode;
+use crate::wire::{ChatRequest, Content, FunctionCall, Message, Part, ToolCall, data_url};
+use crate::{Error, carry};
+
+/// Converse's bound on the documents of a message.
+const DOCUMENTS: usize = 5;
+/// What stands in for a user who has not spoken yet.
+const OPENING: &str = "Go on.";
+
+#[derive(Serialize)]
+pub(super) struct Turn<'a> {
+    role: &'static str,
+    content: Vec<Block<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Block<'a> {
+    Text(Cow<'a, str>),
+    Image(Media<'a>),
+    Video(Media<'a>),
+    Audio(Media<'a>),
+    Document(Document<'a>),
+    ReasoningContent(Reasoning<'a>),
+    ToolUse(ToolUse<'a>),
+    ToolResult(ToolResult<'a>),
+    CachePoint(CachePoint),
+}
+
+#[derive(Serialize)]
+pub(super) struct Media<'a> {
+    format: &'static str,
+    source: Source<'a>,
+}
+
+#[derive(Serialize)]
+struct Source<'a> {
+    bytes: &'a str,
+}
+
+#[derive(Serialize)]
+pub(super) struct Document<'a> {
+    format: &'static str,
+    name: String,
+    source: Source<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Reasoning<'a> {
+    ReasoningText { text: &'a str, signature: Cow<'a, str> },
+    RedactedContent(&'a str),
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ToolUse<'a> {
+    tool_use_id: Cow<'a, str>,
+    name: Cow<'a, str>,
+    input: Cow<'a, RawValue>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ToolResult<'a> {
+    tool_use_id: Cow<'a, str>,
+    content: Vec<Block<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+pub(super) struct CachePoint {
+    r#type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<&'static str>,
+}
+
+/// Anthropic's cache mark as Converse's block.
+pub(super) fn cache_point(mark: &RawValue) -> CachePoint {
+    #[derive(Deserialize)]
+    struct Mark<'a> {
+        #[serde(borrow)]
+        ttl: Option<Cow<'a, str>>,
+    }
+    let ttl = serde_json::from_str::<Mark<'_>>(mark.get()).ok().and_then(|m| m.ttl);
+    CachePoint { r#type: "default", ttl: if ttl.as_deref() == Some("1h") { Some("1h") } else { None } }
+}
+
+/// The messages of a request, read.
+pub(super) struct Conversation<'a> {
+    pub(super) system: Vec<Block<'a>>,
+    pub(super) turns: Vec<Turn<'a>>,
+    /// Whether there are tool calls in it.
+    pub(super) tools: bool,
+    /// Whether the assistant's last turn has tool calls and lacks the reasoning that led to them.
+    pub(super) unsigned: bool,
+    /// Names given to documents so far.
+    documents: Vec<String>,
+    /// The id of the legacy function call that awaits its result.
+    legacy: Option<String>,
+    caches: bool,
+}
+
+/// Reads the messages.
+pub(super) fn read<'a>(request: &'a ChatRequest<'a>, model: &Model, warnings: &mut Vec<String>) -> Result<Conversation<'a>, Error> {
+    let mut talk = Conversation { system: Vec::new(), turns: Vec::new(), tools: false, unsigned: false, documents: Vec::new(), legacy: None, caches: model.caches() };
+    let mut named = false;
+    for (i, message) in request.messages.iter().flatten().enumerate() {
+        let role = message.role.as_deref().unwrap_or_default();
+        named |= message.name.is_some() && role != "function";
+        match role {
+            "system" | "developer" => talk.system(i, message)?,
+            "user" => talk.user(i, message, model, warnings)?,
+            "assistant" => talk.assistant(i, message, model)?,
+            "tool" | "function" => talk.result(i, message, model)?,
+            _ => return Err(Error::invalid(format!("messages[{i}].role"), format!("`messages[{i}].role` must be system, developer, user, assistant or tool"))),
+        }
+    }
+    if named {
+        warnings.push("dropped `name` of messages: Converse has no place for it".into());
+    }
+    talk.close(warnings)?;
+    Ok(talk)
+}
+
+impl<'a> Conversation<'a> {
+    /// The turn of this role that is open, or a new one.
+    fn turn(&mut self, role: &'static str) -> &mut Vec<Block<'a>> {
+        if self.turns.last().is_none_or(|t| t.role != role) {
+            self.turns.push(Turn { role, content: Vec::new() });
+        }
+        let last = self.turns.len() - 1;
+        &mut self.turns[last].content
+    }
+
+    fn mark(&self, mark: Option<&RawValue>) -> Option<Block<'a>> {
+        mark.filter(|m| self.caches && m.get() != "null").map(|m| Block::CachePoint(cache_point(m)))
+    }
+
+    fn system(&mut self, i: usize, message: &'a Message<'a>) -> Result<(), Error> {
+        let texts = texts(i, message)?;
+        let before = self.system.len();
+        for (text, mark) in texts {
+            if !text.trim().is_empty() {
+                self.system.push(Block::Text(Cow::Borrowed(text)));
+                self.system.extend(self.mark(mark));
+            }
+        }
+        if self.system.len() > before {
+            self.system.extend(self.mark(message.cache_control));
+        }
+        Ok(())
+    }
+
+    fn user(&mut self, i: usize, message: &'a Message<'a>, model: &Model, warnings: &mut Vec<String>) -> Result<(), Error> {
+        let mut blocks = Vec::new();
+        match &message.content {
+            None => {}
+            Some(Content::Text(text)) => blocks.extend(written(text)),
+            Some(Content::Parts(parts)) => {
+                for (j, part) in parts.iter().enumerate() {
+                    self.part(&format!("messages[{i}].content[{j}]"), part, model, &mut blocks)?;
+                }
+            }
+        }
+        let documents = blocks.iter().filter(|b| matches!(b, Block::Document(_))).count();
+        if documents > DOCUMENTS {
+            return Err(Error::unsupported(KIND, format!("messages[{i}].content"), format!("a message can have at most {DOCUMENTS} documents")));
+        }
+        if documents > 0 && !blocks.iter().any(|b| matches!(b, Block::Text(_))) {
+            blocks.push(Block::Text("See the document.".into()));
+            warnings.push(format!("added a text to `messages[{i}]`: Converse takes no document without one"));
+        }
+        if !blocks.is_empty() {
+            blocks.extend(self.mark(message.cache_control));
+            self.turn("user").append(&mut blocks);
+        }
+        Ok(())
+    }
+
+    /// One part of the user's message or of a tool's result.
+    fn part(&mut self, param: &str, part: &'a Part<'a>, model: &Model, blocks: &mut Vec<Block<'a>>) -> Result<(), Error> {
+        let block = match part.kind.as_deref().unwrap_or("text") {
+            "text" => part.text.as_deref().and_then(written),
+            "image_url" => {
+                let url = part.image_url.as_ref().and_then(|u| u.url.as_deref()).unwrap_or_default();
+                let (media, bytes) = inline(&format!("{param}.image_url"), url)?;
+                let format = match media {
+                    "image/png" => "png",
+                    "image/jpeg" | "image/jpg" => "jpeg",
+                    "image/gif" => "gif",
+                    "image/webp" => "webp",
+                    _ => return Err(Error::unsupported(KIND, format!("{param}.image_url"), "an image must be PNG, JPEG, GIF or WebP")),
+                };
+                Some(Block::Image(Media { format, source: Source { bytes } }))
+            }
+            "video_url" if !model.claude() => {
+                let url = part.video_url.as_ref().and_then(|u| u.url.as_deref()).unwrap_or_default();
+                let (media, bytes) = inline(&format!("{param}.video_url"), url)?;
+                let format = one_of(media.strip_prefix("video/"), &["mkv", "mov", "mp4", "webm", "flv", "mpeg", "mpg", "wmv"]);
+                let format = format.or(match media {
+                    "video/quicktime" => Some("mov"),
+                    "video/x-matroska" => Some("mkv"),
+                    "video/3gpp" => Some("three_gp"),
+                    _ => None,
+                });
+                let format = format.ok_or_else(|| Error::unsupported(KIND, format!("{param}.video_url"), format!("it does not take `{media}`")))?;
+                Some(Block::Video(Media { format, source: Source { bytes } }))
+            }
+            "input_audio" if !model.claude() => {
+                let audio = part.input_audio.as_ref();
+                let format = one_of(audio.and_then(|a| a.format.as_deref()), &["mp3", "wav", "opus", "aac", "flac", "ogg", "m4a", "pcm", "webm", "mp4"]);
+                let format = format.ok_or_else(|| Error::invalid(format!("{param}.input_audio.format"), "`input_audio.format` must name a format that Bedrock takes, such as wav or mp3"))?;
+                Some(Block::Audio(Media { format, source: Source { bytes: audio.and_then(|a| a.data.as_deref()).unwrap_or_default() } }))
+            }
+            "file" => Some(self.document(param, part)?),
+            kind => return Err(Error::unsupported(KIND, param, format!("this model takes no part of type `{kind}`"))),
+        };
+        if let Some(block) = block {
+            blocks.push(block);
+            blocks.extend(self.mark(part.cache_control));
+        }
+        Ok(())
+    }
+
+    fn document(&mut self, param: &str, part: &'a Part<'a>) -> Result<Block<'a>, Error> {
+        let file = part.file.as_ref();
+        let param = format!("{param}.file");
+        let Some(url) = file.and_then(|f| f.file_data.as_deref()) else {
+            return Err(Error::unsupported(KIND, param, "send the file itself in `file_data`: Bedrock knows no uploaded files"));
+        };
+        let (media, bytes) = inline(&param, url)?;
+        let filename = file.and_then(|f| f.filename.as_deref()).unwrap_or_default();
+        let (stem, extension) = filename.rsplit_once('.').unwrap_or((filename, ""));
+        let format = match media {
+            "application/pdf" => Some("pdf"),
+            "text/csv" => Some("csv"),
+            "application/msword" => Some("doc"),
+            "application/vnd.openxmlformats-officedocument.wordprocessingml.document" => Some("docx"),
+            "application/vnd.ms-excel" => Some("xls"),
+            "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet" => Some("xlsx"),
+            "text/html" => Some("html"),
+            "text/markdown" => Some("md"),
+            "text/plain" if extension != "md" => Some("txt"),
+            _ => one_of(Some(&extension.to_ascii_lowercase()), &["pdf", "csv", "doc", "docx", "xls", "xlsx", "html", "txt", "md"]),
+        };
+        let format = format.ok_or_else(|| Error::unsupported(KIND, param, "a document must be PDF, CSV, Word, Excel, HTML, Markdown or plain text"))?;
+        Ok(Block::Document(Document { format, name: self.name_document(stem), source: Source { bytes } }))
+    }
+
+    /// A name that Converse takes (letters, digits, single spaces, hyphens, brackets) and that no other document has.
+    fn name_document(&mut self, stem: &str) -> String {
+        let mut name = String::new();
+        for c in stem.chars().take(150) {
+            match c {
+                'a'..='z' | 'A'..='Z' | '0'..='9' | '(' | ')' | '[' | ']' => name.push(c),
+                c if c.is_whitespace() && name.ends_with(' ') => {}
+                c if c.is_whitespace() => name.push(' '),
+                _ => name.push('-'),
+            }
+        }
+        let name = name.trim();
+        let name = if name.is_empty() { "document" } else { name };
+        let mut unique = name.to_owned();
+        let mut n = 2;
+        while self.documents.contains(&unique) {
+            unique = format!("{name} ({n})");
+            n += 1;
+        }
+        self.documents.push(unique.clone());
+        unique
+    }
+
+    fn assistant(&mut self, i: usize, message: &'a Message<'a>, model: &Model) -> Result<(), Error> {
+        let mut blocks = Vec::new();
+        let calls = message.tool_calls.as_deref().unwrap_or_default();
+        reasoning(message, calls, model, &mut blocks);
+        for (text, mark) in texts(i, message)? {
+            if let Some(block) = written(text) {
+                blocks.push(block);
+                blocks.extend(self.mark(mark));
+            }
+        }
+        if let Some(block) = message.refusal.as_deref().and_then(written) {
+            blocks.push(block);
+        }
+        for (j, call) in calls.iter().enumerate() {
+            blocks.push(Block::ToolUse(tool_use(&format!("messages[{i}].tool_calls[{j}]"), call)?));
+        }
+        if let Some(call) = &message.function_call {
+            let id = format!("function_{i}");
+            blocks.push(Block::ToolUse(function_use(&format!("messages[{i}].function_call"), Cow::Owned(id.clone()), call)?));
+            self.legacy = Some(id);
+        }
+        // A turn of reasoning alone says nothing to anyone.
+        if blocks.iter().any(|b| !matches!(b, Block::ReasoningContent(_))) {
+            let calls = blocks.iter().any(|b| matches!(b, Block::ToolUse(_)));
+            self.tools |= calls;
+            self.unsigned = calls && !matches!(blocks.first(), Some(Block::ReasoningContent(_)));
+            blocks.extend(self.mark(message.cache_control));
+            self.turn("assistant").append(&mut blocks);
+        }
+        Ok(())
+    }
+
+    fn result(&mut self, i: usize, message: &'a Message<'a>, model: &Model) -> Result<(), Error> {
+        let id = match (message.tool_call_id.as_deref(), self.legacy.take()) {
+            (Some(id), _) => call_id(carry::unseal(id).0),
+            (None, Some(id)) if message.role.as_deref() == Some("function") => Cow::Owned(id),
+            (None, _) => return Err(Error::invalid(format!("messages[{i}].tool_call_id"), format!("`messages[{i}]` must say in `tool_call_id` which call it answers"))),
+        };
+        let mut content = Vec::new();
+        match &message.content {
+            None => {}
+            Some(Content::Text(text)) => content.extend(written(text)),
+            Some(Content::Parts(parts)) => {
+                for (j, part) in parts.iter().enumerate() {
+                    self.part(&format!("messages[{i}].content[{j}]"), part, model, &mut content)?;
+                }
+            }
+        }
+        // Converse has no cache marks inside a result: they go behind it.
+        let mark = message.cache_control.or_else(|| last_mark(message)).and_then(|m| self.mark(Some(m)));
+        content.retain(|b| !matches!(b, Block::CachePoint(_)));
+        if content.is_empty() {
+            content.push(Block::Text("(no output)".into()));
+        }
+        let status = if message.is_error == Some(true) && model.takes_status() { Some("error") } else { None };
+        let turn = self.turn("user");
+        // Of two results for one call the later counts.
+        turn.retain(|b| !matches!(b, Block::ToolResult(r) if r.tool_use_id == id));
+        turn.push(Block::ToolResult(ToolResult { tool_use_id: id, content, status }));
+        turn.extend(mark);
+        Ok(())
+    }
+
+    /// Puts right what is only seen at the end.
+    fn close(&mut self, warnings: &mut Vec<String>) -> Result<(), Error> {
+        for turn in self.turns.iter_mut().filter(|t| t.role == "user") {
+            turn.content.sort_by_key(|b| !matches!(b, Block::ToolResult(_)));
+        }
+        if self.turns.first().is_none_or(|t| t.role != "user") {
+            if self.turns.is_empty() && self.system.is_empty() {
+                return Err(Error::invalid("messages", "`messages` must hold at least one message with content"));
+            }
+            self.turns.insert(0, Turn { role: "user", content: vec![Block::Text(OPENING.into())] });
+            warnings.push(format!("put the user's message \"{OPENING}\" before the first: a conversation on Bedrock begins with the user"));
+        }
+        if let Some(turn) = self.turns.last_mut().filter(|t| t.role == "assistant")
+            && let Some(Block::Text(text)) = turn.content.last_mut()
+        {
+            // Claude refuses a last word that ends in white space.
+            *text = Cow::Owned(text.trim_end().to_owned());
+        }
+        for (i, turn) in self.turns.iter().enumerate() {
+            let asked: Vec<&str> = turn.content.iter().filter_map(|b| if let Block::ToolUse(u) = b { Some(&*u.tool_use_id) } else { None }).collect();
+            let results = |turn: &Turn<'a>| -> Vec<String> { turn.content.iter().filter_map(|b| if let Block::ToolResult(r) = b { Some(r.tool_use_id.to_string()) } else { None }).collect() };
+            let answered = self.turns.get(i + 1).map(results).unwrap_or_default();
+            if let Some(id) = asked.iter().find(|id| !answered.iter().any(|a| a == *id)) {
+                return Err(Error::invalid("messages", format!("the tool call `{id}` has no answer: a message of role `tool` with this `tool_call_id` must follow it")));
+            }
+            let stray = answered.iter().find(|id| !asked.contains(&id.as_str())).cloned().or_else(|| if i == 0 { results(turn).into_iter().next() } else { None });
+            if let Some(id) = stray {
+                return Err(Error::invalid("messages", format!("a message of role `tool` answers the call `{id}`, which the assistant's turn before it does not hold")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A block of text, unless it is blank.
+fn written(text: &str) -> Option<Block<'_>> {
+    if text.trim().is_empty() { None } else { Some(Block::Text(Cow::Borrowed(text))) }
+}
+
+/// The texts of a message that may have nothing else, with their cache marks.
+fn texts<'a>(i: usize, message: &'a Message<'a>) -> Result<Vec<(&'a str, Option<&'a RawValue>)>, Error> {
+    match &message.content {
+        None => Ok(Vec::new()),
+        Some(Content::Text(text)) => Ok(vec![(text, None)]),
+        Some(Content::Parts(parts)) => parts
+            .iter()
+            .enumerate()
+            .map(|(j, part)| match part.text.as_deref().or(part.refusal.as_deref()) {
+                Some(text) => Ok((text, part.cache_control)),
+                None => Err(Error::invalid(format!("messages[{i}].content[{j}]"), format!("`messages[{i}].content[{j}]` must be a text: only users and tools can send anything else"))),
+            })
+            .collect(),
+    }
+}
+
+fn last_mark<'a>(message: &'a Message<'a>) -> Option<&'a RawValue> {
+    match &message.content {
+        Some(Content::Parts(parts)) => parts.iter().rev().find_map(|p| p.cache_control),
+        _ => None,
+    }
+}
+
+/// The reasoning that this model gave out earlier. What is unsigned or another provider's is left behind.
+fn reasoning<'a>(message: &'a Message<'a>, calls: &'a [ToolCall<'a>], model: &Model, blocks: &mut Vec<Block<'a>>) {
+    for detail in message.reasoning_details.iter().flatten().filter(|d| d.format.as_deref() == Some(model.format())) {
+        if let Some(data) = detail.data.as_deref() {
+            blocks.push(Block::ReasoningContent(Reasoning::RedactedContent(data)));
+        } else if let Some(signature) = detail.signature.as_deref() {
+            blocks.push(Block::ReasoningContent(Reasoning::ReasoningText { text: detail.text.as_deref().unwrap_or_default(), signature: Cow::Borrowed(signature) }));
+        }
+    }
+    if blocks.is_empty() && message.reasoning_details.as_deref().is_none_or(<[_]>::is_empty) {
+        let sealed = calls.iter().filter_map(|c| carry::unseal(c.id.as_deref()?).1).find(|(format, _)| *format == model.format());
+        if let Some((_, signature)) = sealed {
+            blocks.push(Block::ReasoningContent(Reasoning::ReasoningText { text: "", signature: Cow::Owned(signature) }));
+        }
+    }
+}
+
+fn tool_use<'a>(param: &str, call: &'a ToolCall<'a>) -> Result<ToolUse<'a>, Error> {
+    let id = match call.id.as_deref().map(|id| carry::unseal(id).0) {
+        Some(id) if !id.is_empty() => call_id(id),
+        _ => return Err(Error::invalid(format!("{param}.id"), format!("`{param}` must have an `id`"))),
+    };
+    if let Some(function) = &call.function {
+        return function_use(&format!("{param}.function"), id, function);
+    }
+    let custom = call.custom.as_ref().ok_or_else(|| Error::invalid(param, format!("`{param}` must hold a `function`")))?;
+    let input = serde_json::value::to_raw_value(&serde_json::json!({ "input": custom.input })).map_err(|_| Error::invalid(param, format!("`{param}.custom.input` must be a text")))?;
+    Ok(ToolUse { tool_use_id: id, name: encode(Cow::Borrowed(custom.name.as_deref().unwrap_or_default()), &format!("{param}.custom.name"))?, input: Cow::Owned(input) })
+}
+
+fn function_use<'a>(param: &str, id: Cow<'a, str>, function: &'a FunctionCall<'a>) -> Result<ToolUse<'a>, Error> {
+    let json = function.arguments.as_ref().map_or("{}", |a| a.json());
+    let input: &RawValue = serde_json::from_str(json)
+        .ok()
+        .filter(|raw: &&RawValue| raw.get().starts_with('{'))
+        .ok_or_else(|| Error::invalid(format!("{param}.arguments"), format!("`{param}.arguments` must be the JSON text of an object")))?;
+    Ok(ToolUse { tool_use_id: id, name: encode(Cow::Borrowed(function.name.as_deref().unwrap_or_default()), &format!("{param}.name"))?, input: Cow::Borrowed(input) })
+}
+
+/// A call id as Converse takes it. Call and result are rewritten alike, so that nobody has to read it back.
+fn call_id(id: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':');
+    if id.len() <= 64 && id.chars().all(plain) {
+        return Cow::Borrowed(id);
+    }
+    let kept: String = id.chars().filter(|c| plain(*c)).take(55).collect();
+    Cow::Owned(format!("{kept}_{:08x}", crc32fast::hash(id.as_bytes())))
+}
+
+/// Media type and base64 of a data URL.
+fn inline<'a>(param: &str, url: &'a str) -> Result<(&'a str, &'a str), Error> {
+    data_url(url).ok_or_else(|| Error::unsupported(KIND, param, "Bedrock fetches nothing; send a base64 `data:` URL"))
+}
+
+fn one_of(word: Option<&str>, words: &[&'static str]) -> Option<&'static str> {
+    words.iter().copied().find(|w| word == Some(*w))
+}
