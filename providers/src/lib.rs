@@ -16,6 +16,7 @@ pub mod envelope;
 pub mod error;
 pub mod eventstream;
 pub mod json;
+mod oddities;
 pub mod openai;
 pub mod prices;
 pub mod rerank;

@@ -8,14 +8,18 @@ pub mod request;
 mod seal;
 mod stream;
 
+use std::borrow::Cow;
+
 use memchr::memmem;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::answer::Answer;
 use crate::door::{ClientError, Door, Meta, Writer};
 use crate::envelope::Envelope;
 use crate::usage::{OpenAiUsage, Usage};
-use crate::{Dialect, Error, ErrorKind, chat};
+use crate::wire::Str;
+use crate::{Dialect, Error, ErrorKind, carry, chat};
 
 /// OpenAI's Responses.
 #[derive(Debug)]
@@ -69,6 +73,42 @@ fn failure_code(error: &ClientError) -> &'static str {
     }
 }
 
+/// The `input` of a request that passes to a target which speaks Responses itself, without what this gateway put there for
+/// others: reasoning items that are sealed here go, call ids become bare. `None` where there is nothing of the kind.
+#[must_use]
+pub fn clean_input(request: &Envelope) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Sealed<'a> {
+        #[serde(borrow)]
+        encrypted_content: Option<Str<'a>>,
+        #[serde(borrow)]
+        call_id: Option<Str<'a>>,
+    }
+    let raw = request.get("input").filter(|i| i.contains("\"encrypted_content\"") || carry::may_carry(i.as_bytes()))?;
+    let items: Vec<&RawValue> = serde_json::from_str(raw).ok()?;
+    let mut changed = false;
+    let mut kept: Vec<Cow<'_, str>> = Vec::with_capacity(items.len());
+    for item in items {
+        let Ok(sealed) = serde_json::from_str::<Sealed<'_>>(item.get()) else {
+            kept.push(item.get().into());
+            continue;
+        };
+        if sealed.encrypted_content.is_some_and(|c| seal::open(&c).is_some()) {
+            changed = true;
+            continue;
+        }
+        match sealed.call_id.as_deref().map(|id| (id, carry::unseal(id).0)) {
+            Some((id, bare)) if id != bare => {
+                changed = true;
+                // A sealed id is plain ASCII between quotes, so that it stands in the item as it is.
+                kept.push(item.get().replace(id, bare).into());
+            }
+            _ => kept.push(item.get().into()),
+        }
+    }
+    changed.then(|| format!("[{}]", kept.join(",")))
+}
+
 /// Reads the usage of a Responses stream that passes through byte for byte. Only its last event has one; `into` is
 /// replaced and `true` returned when this is it.
 #[must_use]
@@ -108,6 +148,7 @@ struct Whole {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -123,6 +164,23 @@ mod tests {
         assert!(tap_usage(r#"{"response":{"usage":{"input_tokens":1,"output_tokens":2}},"type":"response.incomplete"}"#, &mut usage));
         assert_eq!((usage.prompt(), usage.completion()), (1, 2));
         assert!(!tap_usage("{\"usage\"", &mut usage));
+    }
+
+    #[test]
+    fn what_was_sealed_here_does_not_reach_a_target_that_speaks_responses() {
+        let block = crate::answer::OwnedDetail { kind: "reasoning.text", format: carry::ANTHROPIC, text: Some("hm".into()), ..Default::default() };
+        let ours = seal::seal(&[block]).unwrap();
+        let id = carry::seal("call_1", carry::GEMINI, "sig");
+        let read = |input: String| clean_input(&Envelope::read(format!(r#"{{"model":"m","input":{input}}}"#).into()).unwrap());
+        let cleaned = read(format!(
+            r#"[{{"type":"reasoning","summary":[],"encrypted_content":"gAAAA"}},{{"type":"reasoning","summary":[],"encrypted_content":"{ours}"}},{{"type":"function_call","call_id":"{id}","name":"f","arguments":"{{}}"}}, {{"role":"user","content":"x"}}]"#
+        ));
+        assert_eq!(
+            cleaned.as_deref(),
+            Some(r#"[{"type":"reasoning","summary":[],"encrypted_content":"gAAAA"},{"type":"function_call","call_id":"call_1","name":"f","arguments":"{}"},{"role":"user","content":"x"}]"#)
+        );
+        assert_eq!(read(r#"[{"type":"reasoning","summary":[],"encrypted_content":"gAAAA"}]"#.into()), None);
+        assert_eq!(read(r#""hi""#.into()), None);
     }
 
     #[test]

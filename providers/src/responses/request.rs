@@ -400,20 +400,23 @@ impl<'a> Conversation<'a> {
     }
 
     fn reasoning(&mut self, item: Item<'a>) {
-        if self.turn.as_ref().is_some_and(|t| t.content.is_some() && t.tool_calls.is_none()) {
-            self.end_turn();
-        }
-        let said = match item.content {
+        let said: Vec<Str<'a>> = match item.content {
             Some(Parts::Text(text)) => vec![text],
             Some(Parts::List(parts)) => parts.into_iter().filter_map(|p| p.text).collect(),
             None => Vec::new(),
         };
         let said = if said.is_empty() { item.summary.into_iter().flatten().filter_map(|p| p.text).collect() } else { said };
-        let details = match item.encrypted_content.filter(|c| !c.is_empty()) {
-            None => Vec::new(),
-            Some(content) => seal::open(&content)
-                .unwrap_or_else(|| vec![Detail { kind: Some("reasoning.encrypted".into()), format: Some(carry::OPENAI.into()), data: Some(content), id: item.id, ..Detail::default() }]),
-        };
+        let content = item.encrypted_content.filter(|c| !c.is_empty());
+        let opened = content.as_deref().and_then(seal::open);
+        // Blocks without a text that were sealed here came in the middle of a message, and belong to it.
+        let joins = opened.is_some() && said.is_empty();
+        if !joins && self.turn.as_ref().is_some_and(|t| t.content.is_some() && t.tool_calls.is_none()) {
+            self.end_turn();
+        }
+        let details = opened.unwrap_or_else(|| {
+            let foreign = content.map(|data| Detail { kind: Some("reasoning.encrypted".into()), format: Some(carry::OPENAI.into()), data: Some(data), id: item.id, ..Detail::default() });
+            foreign.into_iter().collect()
+        });
         let turn = self.turn();
         for text in said.into_iter().filter(|t| !t.is_empty()) {
             turn.reasoning_content = Some(match turn.reasoning_content.take() {

@@ -29,6 +29,7 @@ fn own(d: Detail<'_>) -> Detail<'static> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::carry;
