@@ -2,11 +2,13 @@
 //! become response objects and their typed events. Nothing is kept between requests, so whatever refers to something kept
 //! is refused.
 
+mod input;
 mod item;
 mod object;
 pub mod request;
 mod seal;
 mod stream;
+mod tools;
 
 use std::borrow::Cow;
 
