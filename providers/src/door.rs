@@ -78,6 +78,8 @@ pub trait Writer: Send {
 #[must_use]
 pub fn door(dialect: Dialect) -> &'static dyn Door {
     match dialect {
+        Dialect::Completions => &crate::completions::Completions,
+        Dialect::Responses => &crate::responses::Responses,
         Dialect::Chat | _ => &crate::chat::Chat,
     }
 }
