@@ -64,7 +64,13 @@ pub(super) fn decide<'a>(request: &'a ChatRequest<'_>, traits: &Traits, host: &H
     };
     let display = asked.as_ref().and_then(|a| a.display.as_ref()).map(|d| d.0.clone());
     let budget = match asked.as_ref().map(|a| &*a.r#type) {
-        Some("disabled") => return Ok(off(traits, host, warnings)),
+        Some("disabled") => {
+            let mut decision = off(traits, host, warnings);
+            if let Some(word) = wanted.filter(|w| *w != "none" && host.output_config).and_then(|w| effort(w, traits)) {
+                decision.effort = Some(modest(word));
+            }
+            return Ok(decision);
+        }
         Some("enabled") => asked.as_ref().and_then(|a| a.budget_tokens),
         Some("adaptive") => None,
         Some(other) => return Err(Error::invalid("thinking.type", format!("`{other}` must be enabled, adaptive or disabled"))),
@@ -107,17 +113,23 @@ pub(super) fn off(traits: &Traits, host: &Host, warnings: &mut Vec<String>) -> D
 
 /// A tool can only be forced on a model that does not think: makes room for that where the model allows it.
 pub(super) fn make_room_for_force(decision: &mut Decision<'_>, traits: &Traits, warnings: &mut Vec<String>) {
+    // Whether a model that always thinks can be forced is for the model to say.
+    if traits.unasked == Unasked::AlwaysThinks {
+        return;
+    }
     if decision.thinking.as_ref().is_some_and(Thinking::is_on) {
         warnings.push("thinking is off for this request: Claude cannot think where a tool call is forced".into());
         decision.thinking = None;
     }
     if traits.unasked == Unasked::Thinks {
         decision.thinking = Some(Thinking::OFF);
-        // With thinking off more effort than this is refused.
-        if matches!(decision.effort, Some("xhigh" | "max")) {
-            decision.effort = Some("high");
-        }
+        decision.effort = decision.effort.map(modest);
     }
+}
+
+/// As much effort as is allowed with thinking off.
+fn modest(effort: &'static str) -> &'static str {
+    if matches!(effort, "xhigh" | "max") { "high" } else { effort }
 }
 
 /// The nearest effort that the model knows.
