@@ -80,6 +80,7 @@ pub fn door(dialect: Dialect) -> &'static dyn Door {
     match dialect {
         Dialect::Completions => &crate::completions::Completions,
         Dialect::Responses => &crate::responses::Responses,
+        Dialect::Messages => &crate::messages::Messages,
         Dialect::Chat | _ => &crate::chat::Chat,
     }
 }

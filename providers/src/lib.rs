@@ -5,6 +5,7 @@
 //! Where both sides speak the same dialect nothing is read or written: the bytes pass.
 
 pub mod answer;
+pub mod anthropic;
 pub mod azure;
 pub mod bedrock;
 pub mod carry;
@@ -20,9 +21,10 @@ pub mod error;
 pub mod eventstream;
 pub mod huggingface;
 pub mod json;
+pub mod messages;
 pub mod mistral;
-pub mod ollama;
 mod oddities;
+pub mod ollama;
 pub mod openai;
 pub mod prices;
 pub mod rerank;
@@ -368,6 +370,7 @@ type Make = fn(&Settings) -> Result<Box<dyn Provider>, Error>;
 /// The kinds with a dialect of their own. [`compatible::PRESETS`] has the rest.
 const KINDS: &[(&str, Make)] = &[
     ("openai", |s| Ok(Box::new(openai::OpenAi::new(s)))),
+    ("anthropic", |s| Ok(Box::new(anthropic::Anthropic::new(s)))),
     ("azure", |s| Ok(Box::new(azure::Azure::new(s)?))),
     ("bedrock", |s| Ok(Box::new(bedrock::Bedrock::new(s)?))),
     ("cohere", |s| Ok(Box::new(cohere::Cohere::new(s)))),
