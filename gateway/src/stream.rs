@@ -216,7 +216,7 @@ impl Tap {
                     "message_delta" => seen.finish = seen.finish.or(Some(Finish::from_openai(&between(data, "\"stop_reason\":\"")))),
                     _ => seen.content = true,
                 }
-                if memchr::memmem::find(data.as_bytes(), b"\"usage\"").is_some() && crate::shim::anthropic::tap_usage(data, &mut self.usage) {
+                if memchr::memmem::find(data.as_bytes(), b"\"usage\"").is_some() && providers::anthropic::tap_usage(data, &mut self.usage) {
                     seen.usage = Some(self.usage);
                 }
                 Ok(true)
@@ -234,7 +234,7 @@ impl Tap {
                         seen.finish = Some(if kind == "response.incomplete" { Finish::Length } else { Finish::Stop });
                         seen.done = true;
                         self.terminated = true;
-                        if crate::shim::responses::tap_usage(data, &mut self.usage) {
+                        if providers::responses::tap_usage(data, &mut self.usage) {
                             seen.usage = Some(self.usage);
                         }
                     }

@@ -23,6 +23,7 @@ pub mod huggingface;
 pub mod json;
 pub mod messages;
 pub mod mistral;
+pub mod neutral;
 mod oddities;
 pub mod ollama;
 pub mod openai;

@@ -238,6 +238,11 @@ async fn attempt(x: &mut Exchange, model: &ModelRule, target: &TargetRule, rest:
                 return Ok(reply);
             }
         }
+        Operation::CountMessages | Operation::CountGenerate if provider.dialect.path(x.operation, &t, false)?.is_none() => {
+            let (body, seen) = whole::estimate(x);
+            x.warnings.push("the number of tokens is an estimate: this provider does not count them".to_owned());
+            return Ok(whole_reply(body, seen));
+        }
         _ => {}
     }
     let sending = prepare(x, provider, &t)?;
@@ -303,10 +308,11 @@ fn prepare(x: &mut Exchange, provider: &ProviderRule, t: &Target<'_>) -> Result<
     let hub = x.hub()?.clone();
     let chat = Operation::Chat(Dialect::Chat);
     if let Some(path) = dialect.path(chat, t, stream)? {
+        let (hub, dropped) = if operation == chat { (hub, Vec::new()) } else { providers::neutral::neutral(&hub)? };
         let mut edit = hub.edit();
         let warnings = dialect.adapt(chat, &mut edit, t)?;
         let body = edit.finish();
-        x.warnings.extend(warnings);
+        x.warnings.extend(dropped.into_iter().chain(warnings));
         return Ok(Sending { path, headers: Vec::new(), body, content_type: json, reading: Reading::Translate });
     }
     let call = dialect.chat(&hub.chat()?, t)?;
