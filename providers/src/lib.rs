@@ -14,13 +14,17 @@ pub mod embed;
 pub mod envelope;
 pub mod error;
 pub mod eventstream;
+pub mod gemini;
 pub mod json;
 pub mod openai;
 pub mod prices;
 pub mod rerank;
 pub mod sse;
 pub mod usage;
+pub mod vertex;
 pub mod wire;
+
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -58,6 +62,8 @@ pub enum Operation {
     Embeddings,
     /// Gemini's `embedContent`.
     EmbedContent,
+    /// Gemini's `batchEmbedContents`.
+    BatchEmbedContents,
     /// Ranking documents by a query.
     Rerank,
     /// OpenAI's moderations.
@@ -96,7 +102,7 @@ impl Operation {
             Operation::Files => "/files",
             Operation::Batches => "/batches",
             Operation::Rerank => "/rerank",
-            Operation::Chat(Dialect::Messages | Dialect::Generate) | Operation::CountMessages | Operation::CountGenerate | Operation::EmbedContent => return None,
+            Operation::Chat(Dialect::Messages | Dialect::Generate) | Operation::CountMessages | Operation::CountGenerate | Operation::EmbedContent | Operation::BatchEmbedContents => return None,
         })
     }
 
@@ -108,7 +114,7 @@ impl Operation {
             Operation::Chat(Dialect::Generate) => "generate_content",
             Operation::Chat(_) => "chat",
             Operation::CountMessages | Operation::CountGenerate => "count_tokens",
-            Operation::Embeddings | Operation::EmbedContent => "embeddings",
+            Operation::Embeddings | Operation::EmbedContent | Operation::BatchEmbedContents => "embeddings",
             Operation::Rerank => "rerank",
             Operation::Moderations => "moderation",
             Operation::ImageGenerations | Operation::ImageEdits => "image_generation",
@@ -253,6 +259,12 @@ pub trait Provider: Send + Sync {
         openai::read_error(status, body)
     }
 
+    /// How long an error's body asks to wait before the next try, for providers that say so there instead of in a header.
+    fn retry_after(&self, body: &[u8]) -> Option<Duration> {
+        let _ = body;
+        None
+    }
+
     /// Writes an embeddings request; several calls where one takes only one text.
     ///
     /// # Errors
@@ -356,7 +368,7 @@ impl Settings {
 /// Every kind of provider that can be configured, presets included.
 #[must_use]
 pub fn kinds() -> Vec<&'static str> {
-    let mut kinds = vec!["openai", "echo"];
+    let mut kinds = vec!["openai", "echo", "gemini", "vertex"];
     kinds.extend(compatible::PRESETS.iter().map(|p| p.kind));
     kinds.sort_unstable();
     kinds
@@ -370,6 +382,8 @@ pub fn build(settings: &Settings) -> Result<Box<dyn Provider>, Error> {
     Ok(match settings.kind.as_str() {
         "openai" => Box::new(openai::OpenAi::new(settings)),
         "echo" => Box::new(echo::Echo),
+        "gemini" => Box::new(gemini::Gemini::new(settings)),
+        "vertex" => Box::new(vertex::Vertex::new(settings)?),
         kind => match compatible::PRESETS.iter().find(|p| p.kind == kind) {
             Some(preset) => Box::new(compatible::Compatible::new(preset, settings)?),
             None => return Err(Error::Settings(format!("unknown kind \"{kind}\"; known: {}", kinds().join(", ")))),
