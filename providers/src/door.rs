@@ -78,6 +78,7 @@ pub trait Writer: Send {
 #[must_use]
 pub fn door(dialect: Dialect) -> &'static dyn Door {
     match dialect {
+        Dialect::Generate => &crate::generate::Generate,
         Dialect::Chat | _ => &crate::chat::Chat,
     }
 }

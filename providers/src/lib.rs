@@ -15,6 +15,7 @@ pub mod envelope;
 pub mod error;
 pub mod eventstream;
 pub mod gemini;
+pub mod generate;
 pub mod json;
 pub mod openai;
 pub mod prices;
