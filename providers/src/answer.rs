@@ -241,10 +241,15 @@ impl Answer {
     pub fn replay(&self, mut each: impl FnMut(Delta<'_>)) {
         each(Delta::Start { id: &self.id, model: &self.model });
         for (choice, c) in (0..).zip(&self.choices) {
-            if let Some(text) = &c.reasoning {
+            // Where the blocks hold the whole of the text, each comes behind its own part of it.
+            let by_block = c.reasoning.as_deref().is_some_and(|whole| c.details.iter().filter_map(|d| d.text.as_deref()).collect::<String>() == whole);
+            if let Some(text) = c.reasoning.as_deref().filter(|_| !by_block) {
                 each(Delta::Reasoning { choice, text });
             }
             for detail in &c.details {
+                if let Some(text) = detail.text.as_deref().filter(|t| by_block && !t.is_empty()) {
+                    each(Delta::Reasoning { choice, text });
+                }
                 each(Delta::Detail { choice, detail });
             }
             if let Some(text) = &c.text {

@@ -79,6 +79,7 @@ pub trait Writer: Send {
 pub fn door(dialect: Dialect) -> &'static dyn Door {
     match dialect {
         Dialect::Generate => &crate::generate::Generate,
+        Dialect::Messages => &crate::messages::Messages,
         Dialect::Chat | _ => &crate::chat::Chat,
     }
 }

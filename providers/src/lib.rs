@@ -5,6 +5,7 @@
 //! Where both sides speak the same dialect nothing is read or written: the bytes pass.
 
 pub mod answer;
+pub mod anthropic;
 pub mod carry;
 pub mod chat;
 pub mod compatible;
@@ -17,6 +18,7 @@ pub mod eventstream;
 pub mod gemini;
 pub mod generate;
 pub mod json;
+pub mod messages;
 pub mod openai;
 pub mod prices;
 pub mod rerank;
@@ -369,7 +371,7 @@ impl Settings {
 /// Every kind of provider that can be configured, presets included.
 #[must_use]
 pub fn kinds() -> Vec<&'static str> {
-    let mut kinds = vec!["openai", "echo", "gemini", "vertex"];
+    let mut kinds = vec!["anthropic", "openai", "echo", "gemini", "vertex"];
     kinds.extend(compatible::PRESETS.iter().map(|p| p.kind));
     kinds.sort_unstable();
     kinds
@@ -381,6 +383,7 @@ pub fn kinds() -> Vec<&'static str> {
 /// [`Error::Settings`] for an unknown kind or settings that do not fit it.
 pub fn build(settings: &Settings) -> Result<Box<dyn Provider>, Error> {
     Ok(match settings.kind.as_str() {
+        "anthropic" => Box::new(anthropic::Anthropic::new(settings)),
         "openai" => Box::new(openai::OpenAi::new(settings)),
         "echo" => Box::new(echo::Echo),
         "gemini" => Box::new(gemini::Gemini::new(settings)),

@@ -7,15 +7,19 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::answer::Answer;
+use crate::anthropic;
 use crate::embed::{Embeddings, Request};
 use crate::envelope::Edit;
 use crate::gemini::embed::{Content, Task};
 use crate::gemini::{self, Host};
 use crate::usage::Usage;
 use crate::wire::{ChatRequest, Str};
-use crate::{Auth, Call, Error, Operation, Provider, Settings, Target, Transcoder, UpstreamError, path_segment};
+use crate::{Auth, Call, Dialect, Error, Operation, Provider, Settings, Target, Transcoder, UpstreamError, path_segment};
 
 const VERTEX: Host = Host { kind: "vertex", labels: true, call_ids: false };
+
+/// Stands in a Claude body where Anthropic has a header.
+const CLAUDE_VERSION: &str = "vertex-2023-10-16";
 
 /// Most texts of one `:predict`, and about how many bytes of them: a call may have 250 texts and 20,000 tokens.
 const MOST_TEXTS: usize = 250;
@@ -80,16 +84,16 @@ impl<'a> Model<'a> {
     }
 
     /// A Gemini model, where nothing else will do.
-    fn gemini(name: &'a str) -> Result<&'a str, Error> {
+    fn embedding(name: &'a str) -> Result<&'a str, Error> {
         match Model::of(name)? {
             Model::Gemini(name) => Ok(name),
-            Model::Claude(_) => Err(no_claude()),
+            Model::Claude(_) => Err(Error::unsupported(VERTEX.kind, "model", "Claude has no embeddings")),
         }
     }
 }
 
-fn no_claude() -> Error {
-    Error::unsupported(VERTEX.kind, "model", "Claude models are not served through kind `vertex`; use kind `anthropic` or `bedrock`")
+fn claude(model: &str, stream: bool) -> Result<String, Error> {
+    Ok(format!("/publishers/anthropic/models/{}:{}", path_segment(model)?, if stream { "streamRawPredict" } else { "rawPredict" }))
 }
 
 fn google(model: &str, verb: &str) -> Result<String, Error> {
@@ -115,7 +119,17 @@ impl Provider for Vertex {
     }
 
     fn path(&self, operation: Operation, target: &Target<'_>, stream: bool) -> Result<Option<String>, Error> {
-        let Model::Gemini(model) = Model::of(target.model)? else { return Ok(None) };
+        let model = match Model::of(target.model)? {
+            Model::Gemini(model) => model,
+            Model::Claude(model) => {
+                return match operation {
+                    Operation::Chat(Dialect::Messages) => claude(model, stream).map(Some),
+                    // Tokens are counted at one place for all models.
+                    Operation::CountMessages => claude("count-tokens", false).map(Some),
+                    _ => Ok(None),
+                };
+            }
+        };
         match (operation, gemini::verb(operation, stream)) {
             (Operation::BatchEmbedContents, _) | (_, None) => Ok(None),
             (Operation::EmbedContent, _) if !embeds_content(model) => Ok(None),
@@ -124,7 +138,17 @@ impl Provider for Vertex {
     }
 
     fn adapt(&self, operation: Operation, edit: &mut Edit<'_>, target: &Target<'_>) -> Result<Vec<String>, Error> {
-        let model = Model::gemini(target.model)?;
+        let model = match Model::of(target.model)? {
+            Model::Gemini(model) => model,
+            Model::Claude(model) => {
+                let warnings = anthropic::adapt(edit, &Target { model, ..*target })?;
+                edit.set_text("anthropic_version", CLAUDE_VERSION);
+                if operation != Operation::CountMessages {
+                    edit.remove("model");
+                }
+                return Ok(warnings);
+            }
+        };
         if operation == Operation::CountGenerate {
             gemini::unwrap_count(edit)?;
             edit.remove("model");
@@ -136,24 +160,36 @@ impl Provider for Vertex {
     }
 
     fn forwards(&self) -> &'static [&'static str] {
-        &["x-vertex-ai-llm-request-type", "x-vertex-ai-llm-shared-request-type"]
+        &["anthropic-beta", "x-vertex-ai-llm-request-type", "x-vertex-ai-llm-shared-request-type"]
     }
 
     fn chat(&self, request: &ChatRequest<'_>, target: &Target<'_>) -> Result<Call, Error> {
-        let model = Model::gemini(target.model)?;
-        gemini::chat(request, &Target { model, ..*target }, &VERTEX, google(model, gemini::generate(request.streams()))?)
+        let stream = request.streams();
+        match Model::of(target.model)? {
+            Model::Gemini(model) => gemini::chat(request, &Target { model, ..*target }, &VERTEX, google(model, gemini::generate(stream))?),
+            Model::Claude(_) if self.has_key => Err(Error::unsupported(VERTEX.kind, "model", "Claude takes no API keys here; give the provider a `project` and Google credentials")),
+            Model::Claude(model) => anthropic::write_request(request, &Target { model, ..*target }, &anthropic::Host::VERTEX, &claude(model, stream)?),
+        }
     }
 
-    fn answer(&self, body: &[u8], _: &Target<'_>) -> Result<Answer, Error> {
-        gemini::read_answer(body)
+    fn answer(&self, body: &[u8], target: &Target<'_>) -> Result<Answer, Error> {
+        match Model::of(target.model)? {
+            Model::Gemini(_) => gemini::read_answer(body),
+            Model::Claude(_) => anthropic::read_answer(body),
+        }
     }
 
-    fn transcoder(&self, _: &Target<'_>) -> Box<dyn Transcoder> {
-        gemini::transcoder()
+    fn transcoder(&self, target: &Target<'_>) -> Box<dyn Transcoder> {
+        match Model::of(target.model) {
+            Ok(Model::Claude(_)) => Box::new(anthropic::Events::default()),
+            _ => gemini::transcoder(),
+        }
     }
 
     fn error(&self, status: u16, body: &[u8]) -> UpstreamError {
-        gemini::read_error(status, body)
+        // Of a Claude call, the model's errors are Anthropic's and the place's are Google's; only Anthropic's have a type.
+        let typed = serde_json::from_slice::<serde_json::Value>(body).is_ok_and(|b| b["error"]["type"].is_string());
+        if typed { anthropic::read_error(status, body) } else { gemini::read_error(status, body) }
     }
 
     fn retry_after(&self, body: &[u8]) -> Option<Duration> {
@@ -161,12 +197,12 @@ impl Provider for Vertex {
     }
 
     fn embed(&self, request: &Request<'_>, target: &Target<'_>) -> Result<Vec<Call>, Error> {
-        let model = Model::gemini(target.model)?;
+        let model = Model::embedding(target.model)?;
         if embeds_content(model) { embed_content(request, model) } else { predict(request, model) }
     }
 
     fn embeddings(&self, bodies: &[Bytes], target: &Target<'_>) -> Result<Embeddings, Error> {
-        if embeds_content(Model::gemini(target.model)?) { gemini::embed::read(bodies) } else { predictions(bodies) }
+        if embeds_content(Model::embedding(target.model)?) { gemini::embed::read(bodies) } else { predictions(bodies) }
     }
 }
 
@@ -277,6 +313,24 @@ mod tests {
         assert_eq!(base(None, None, Some("http://h/v1/projects/p/locations/l"), false).unwrap(), "http://h/v1/projects/p/locations/l");
         assert!(base(None, Some("global"), None, false).is_err());
         assert!(base(Some("p/../q"), None, None, false).is_err());
+    }
+
+    #[test]
+    fn claude_bodies_pass_with_their_version_and_without_a_model() {
+        let vertex = Vertex::new(&Settings { project: Some("p".into()), ..Settings::default() }).unwrap();
+        let target = Target { model: "claude-sonnet-4-5@20250929", info: None };
+        let passed = |operation, body: &'static str| {
+            let envelope = crate::envelope::Envelope::read(Bytes::from_static(body.as_bytes())).unwrap();
+            let mut edit = envelope.edit();
+            vertex.adapt(operation, &mut edit, &target).unwrap();
+            String::from_utf8(edit.finish().into_bytes().to_vec()).unwrap()
+        };
+        let messages = Operation::Chat(Dialect::Messages);
+        assert_eq!(vertex.path(messages, &target, true).unwrap().unwrap(), "/publishers/anthropic/models/claude-sonnet-4-5%4020250929:streamRawPredict");
+        assert_eq!(passed(messages, r#"{"model":"fast","max_tokens":5,"messages":[]}"#), r#"{"max_tokens":5,"messages":[],"anthropic_version":"vertex-2023-10-16"}"#);
+        assert_eq!(vertex.path(Operation::CountMessages, &target, false).unwrap().unwrap(), "/publishers/anthropic/models/count-tokens:rawPredict");
+        assert!(passed(Operation::CountMessages, r#"{"model":"fast","messages":[]}"#).contains(r#""model":"claude-sonnet-4-5@20250929""#));
+        assert_eq!(vertex.path(Operation::Chat(Dialect::Generate), &target, false).unwrap(), None);
     }
 
     #[test]
