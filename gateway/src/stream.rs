@@ -166,7 +166,8 @@ impl Tap {
 
     /// Whole events. Most of the time none of them is of interest and they pass as they are.
     fn complete(&mut self, events: Bytes, seen: &mut Seen) -> Result<Bytes, Error> {
-        let interesting = !seen.content || self.dialect != Dialect::Chat && self.dialect != Dialect::Completions || has_usage(&events) || ERROR.find(&events).is_some() || FINISH.find(&events).is_some();
+        let interesting =
+            !seen.content || self.dialect != Dialect::Chat && self.dialect != Dialect::Completions || has_usage(&events) || ERROR.find(&events).is_some() || FINISH.find(&events).is_some();
         if !interesting {
             seen.text += events.len() as u64 / 4;
             self.note_done(&events, seen);
@@ -346,7 +347,13 @@ fn has_content(delta: &str) -> bool {
         audio: Option<serde::de::IgnoredAny>,
     }
     serde_json::from_str::<Greeting<'_>>(delta).is_ok_and(|g| {
-        g.tool_calls.is_some() || g.function_call.is_some() || g.reasoning_content.is_some() || g.reasoning.is_some() || g.refusal.is_some() || g.audio.is_some() || g.content.is_some_and(|c| c.get() != "\"\"")
+        g.tool_calls.is_some()
+            || g.function_call.is_some()
+            || g.reasoning_content.is_some()
+            || g.reasoning.is_some()
+            || g.refusal.is_some()
+            || g.audio.is_some()
+            || g.content.is_some_and(|c| c.get() != "\"\"")
     })
 }
 

@@ -12,7 +12,8 @@ use crate::stream::Seen;
 /// What there is to know of an answer read into the hub.
 #[must_use]
 pub fn seen(answer: &Answer) -> Seen {
-    let text = answer.choices.iter().map(|c| c.text.as_deref().map_or(0, str::len) + c.reasoning.as_deref().map_or(0, str::len) + c.calls.iter().map(|k| k.arguments.len()).sum::<usize>()).sum::<usize>();
+    let text =
+        answer.choices.iter().map(|c| c.text.as_deref().map_or(0, str::len) + c.reasoning.as_deref().map_or(0, str::len) + c.calls.iter().map(|k| k.arguments.len()).sum::<usize>()).sum::<usize>();
     Seen { content: true, usage: answer.usage, finish: answer.choices.first().map(providers::answer::Choice::reason), text: text as u64, done: true }
 }
 

@@ -80,7 +80,8 @@ pub fn door(dialect: Dialect) -> &'static dyn Door {
     match dialect {
         Dialect::Completions => &crate::completions::Completions,
         Dialect::Responses => &crate::responses::Responses,
+        Dialect::Generate => &crate::generate::Generate,
         Dialect::Messages => &crate::messages::Messages,
-        Dialect::Chat | _ => &crate::chat::Chat,
+        Dialect::Chat => &crate::chat::Chat,
     }
 }

@@ -19,6 +19,8 @@ pub mod embed;
 pub mod envelope;
 pub mod error;
 pub mod eventstream;
+pub mod gemini;
+pub mod generate;
 pub mod huggingface;
 pub mod json;
 pub mod messages;
@@ -32,7 +34,10 @@ pub mod rerank;
 pub mod responses;
 pub mod sse;
 pub mod usage;
+pub mod vertex;
 pub mod wire;
+
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -70,6 +75,8 @@ pub enum Operation {
     Embeddings,
     /// Gemini's `embedContent`.
     EmbedContent,
+    /// Gemini's `batchEmbedContents`.
+    BatchEmbedContents,
     /// Ranking documents by a query.
     Rerank,
     /// OpenAI's moderations.
@@ -108,7 +115,7 @@ impl Operation {
             Operation::Files => "/files",
             Operation::Batches => "/batches",
             Operation::Rerank => "/rerank",
-            Operation::Chat(Dialect::Messages | Dialect::Generate) | Operation::CountMessages | Operation::CountGenerate | Operation::EmbedContent => return None,
+            Operation::Chat(Dialect::Messages | Dialect::Generate) | Operation::CountMessages | Operation::CountGenerate | Operation::EmbedContent | Operation::BatchEmbedContents => return None,
         })
     }
 
@@ -120,7 +127,7 @@ impl Operation {
             Operation::Chat(Dialect::Generate) => "generate_content",
             Operation::Chat(_) => "chat",
             Operation::CountMessages | Operation::CountGenerate => "count_tokens",
-            Operation::Embeddings | Operation::EmbedContent => "embeddings",
+            Operation::Embeddings | Operation::EmbedContent | Operation::BatchEmbedContents => "embeddings",
             Operation::Rerank => "rerank",
             Operation::Moderations => "moderation",
             Operation::ImageGenerations | Operation::ImageEdits => "image_generation",
@@ -265,6 +272,12 @@ pub trait Provider: Send + Sync {
         openai::read_error(status, body)
     }
 
+    /// How long an error's body asks to wait before the next try, for providers that say so there instead of in a header.
+    fn retry_after(&self, body: &[u8]) -> Option<Duration> {
+        let _ = body;
+        None
+    }
+
     /// Writes an embeddings request; several calls where one takes only one text.
     ///
     /// # Errors
@@ -372,6 +385,8 @@ type Make = fn(&Settings) -> Result<Box<dyn Provider>, Error>;
 const KINDS: &[(&str, Make)] = &[
     ("openai", |s| Ok(Box::new(openai::OpenAi::new(s)))),
     ("anthropic", |s| Ok(Box::new(anthropic::Anthropic::new(s)))),
+    ("gemini", |s| Ok(Box::new(gemini::Gemini::new(s)))),
+    ("vertex", |s| Ok(Box::new(vertex::Vertex::new(s)?))),
     ("azure", |s| Ok(Box::new(azure::Azure::new(s)?))),
     ("bedrock", |s| Ok(Box::new(bedrock::Bedrock::new(s)?))),
     ("cohere", |s| Ok(Box::new(cohere::Cohere::new(s)))),

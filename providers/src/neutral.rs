@@ -102,14 +102,12 @@ mod tests {
 
     #[test]
     fn what_other_dialects_need_is_taken_out() {
-        let (body, warnings) = run(
-            r#"{"model":"m","thinking":{"type":"adaptive"},"top_k":5,"tools":[{"type":"function","function":{"name":"f"},"cache_control":{"type":"ephemeral"}}],"messages":[
+        let (body, warnings) = run(r#"{"model":"m","thinking":{"type":"adaptive"},"top_k":5,"tools":[{"type":"function","function":{"name":"f"},"cache_control":{"type":"ephemeral"}}],"messages":[
             {"role":"system","content":[{"type":"text","text":"s","cache_control":{"type":"ephemeral"}}]},
             {"role":"assistant","content":null,"tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{}"}},{"id":"b","type":"function","function":{"name":"f","arguments":"{}"}}]},
             {"role":"tool","tool_call_id":"a","content":[{"type":"text","text":"t"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AA=="}}]},
             {"role":"tool","tool_call_id":"b","content":"boom","is_error":true},
-            {"role":"user","content":"go on"}]}"#,
-        );
+            {"role":"user","content":"go on"}]}"#);
         let text = body.to_string();
         assert!(!text.contains("cache_control") && !text.contains("is_error") && body.get("thinking").is_none() && body.get("top_k").is_none());
         let roles: Vec<_> = body["messages"].as_array().unwrap().iter().map(|m| m["role"].as_str().unwrap()).collect();

@@ -392,7 +392,8 @@ async fn accept(x: &Exchange, provider: &ProviderRule, model: &ModelRule, respon
         return Ok(response);
     }
     if status.is_redirection() || status.is_informational() {
-        let fault = Fault::upstream(StatusCode::BAD_GATEWAY, ErrorKind::Server, "the provider answered with a redirect, which is not followed; the operator has to look at its base_url").code("upstream_redirect");
+        let fault = Fault::upstream(StatusCode::BAD_GATEWAY, ErrorKind::Server, "the provider answered with a redirect, which is not followed; the operator has to look at its base_url")
+            .code("upstream_redirect");
         return Err(Failure { fault, outcome: "status", status: Some(status.as_u16()), again: Again::Elsewhere });
     }
     let headers = passed_headers(response.headers());
@@ -576,11 +577,7 @@ fn offline(x: &mut Exchange, provider: &ProviderRule) -> Result<Option<Reply>, F
     let hub = x.hub()?.clone();
     let Some(answer) = provider.dialect.offline(&hub.chat()?) else { return Ok(None) };
     let answer = answer?;
-    let (kind, seen) = if x.stream {
-        said(x, &answer)
-    } else {
-        (Kind::Whole(door(x.dialect()).answer(&answer, &x.meta()).into(), HeaderValue::from_static("application/json")), whole::seen(&answer))
-    };
+    let (kind, seen) = if x.stream { said(x, &answer) } else { (Kind::Whole(door(x.dialect()).answer(&answer, &x.meta()).into(), HeaderValue::from_static("application/json")), whole::seen(&answer)) };
     Ok(Some(Reply { kind, headers: HeaderMap::new(), seen, flight: None, upstream: Duration::ZERO }))
 }
 
