@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking"))]
 
 pub mod answers;
+pub mod bench;
 pub mod generate;
 pub mod http1;
 pub mod mock;

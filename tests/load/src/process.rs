@@ -1,4 +1,5 @@
-//! What Linux says about a process: the CPU time it spent, the memory it holds, its children.
+//! What Linux says about a process: the CPU time it spent, what others took of its core, the memory it holds, its
+//! children.
 
 use std::{collections::HashMap, fs};
 
@@ -36,6 +37,34 @@ impl Cpu {
         let coarse = self.ticks.saturating_sub(earlier.ticks) * TICK;
         let taken = if coarse > fine + 2 * TICK { coarse } else { fine };
         taken as f64 / 1e9
+    }
+}
+
+/// What one core did up to one moment, in ticks.
+#[derive(Debug, Clone, Copy)]
+pub struct Core {
+    busy: u64,
+    stolen: u64,
+}
+
+impl Core {
+    /// Reads the clocks of a core.
+    pub fn read(core: usize) -> Result<Self, String> {
+        let text = fs::read_to_string("/proc/stat").map_err(|error| format!("/proc/stat: {error}"))?;
+        let name = format!("cpu{core} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&name)).ok_or_else(|| format!("there is no core {core}"))?;
+        let fields = line.split_ascii_whitespace().filter_map(|field| field.parse().ok()).collect::<Vec<u64>>();
+        match fields[..] {
+            [user, nice, system, _idle, _wait, irq, softirq, stolen, ..] => Ok(Self { busy: user + nice + system + irq + softirq, stolen }),
+            _ => Err("/proc/stat has fewer fields than expected".into()),
+        }
+    }
+
+    /// Seconds that went to other processes than those who spent `own`, or to other guests of the same host.
+    pub fn taken_since(self, earlier: Self, own: f64) -> f64 {
+        let seconds = |ticks: u64| (ticks * TICK) as f64 / 1e9;
+        let others = seconds(self.busy.saturating_sub(earlier.busy)) - own;
+        others.max(0.0) + seconds(self.stolen.saturating_sub(earlier.stolen))
     }
 }
 
@@ -86,5 +115,13 @@ mod tests {
         assert!(resident(me[0]).unwrap() > 100_000);
         assert!(children(me[0]).is_empty());
         assert!(Cpu::read(&[u32::MAX]).is_err());
+    }
+
+    #[test]
+    fn what_others_took_is_what_nobody_else_spent() {
+        let (before, after) = (Core { busy: 100, stolen: 5 }, Core { busy: 180, stolen: 15 });
+        assert!((after.taken_since(before, 0.5) - 0.4).abs() < 1e-9);
+        assert!((after.taken_since(before, 0.9) - 0.1).abs() < 1e-9);
+        assert!(Core::read(0).is_ok() && Core::read(usize::MAX).is_err());
     }
 }

@@ -17,6 +17,8 @@ pub struct Report {
     pub first_error: Option<String>,
     /// CPU time that the watched processes spent in the window.
     pub cpu_seconds: Option<f64>,
+    /// Share of the window in which others had their core: other processes, or other guests of the same host.
+    pub taken: Option<f64>,
     /// From the (intended) sending of a request to the end of its answer.
     pub latency: Percentiles,
     /// From the (intended) sending of a request to its first token.

@@ -43,6 +43,9 @@ struct Flags {
     /// Processes whose CPU time is measured, by id.
     #[arg(long, value_delimiter = ',')]
     watch: Vec<u32>,
+    /// The core that they are pinned to: what others take of it is reported.
+    #[arg(long)]
+    core: Option<usize>,
 }
 
 fn main() -> ExitCode {
@@ -75,6 +78,7 @@ fn run(flags: Flags) -> Result<Report, String> {
         warmup: seconds(flags.warmup)?,
         length: seconds(flags.seconds)?,
         watch: flags.watch,
+        core: flags.core,
     };
     match flags.rate {
         Some(rate) if rate > 0.0 => generate::open::run(&plan, rate),

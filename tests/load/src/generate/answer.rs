@@ -134,7 +134,8 @@ mod tests {
 
     fn read(shape: Shape, wire: &[u8], step: usize) -> Result<(u64, usize), String> {
         let begin = Instant::now();
-        let plan = Plan { target: ([127, 0, 0, 1], 1).into(), connections: 1, model: String::new(), prompt: 0, shape: Some(shape), warmup: Duration::ZERO, length: Duration::ZERO, watch: vec![] };
+        let plan =
+            Plan { target: ([127, 0, 0, 1], 1).into(), connections: 1, model: String::new(), prompt: 0, shape: Some(shape), warmup: Duration::ZERO, length: Duration::ZERO, watch: vec![], core: None };
         let mut answer = Answer::new(&plan, Window { begin, end: begin + Duration::from_secs(60) });
         let (mut inbox, mut tally) = (Inbox::default(), Tally::default());
         for piece in wire.chunks(step) {

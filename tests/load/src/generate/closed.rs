@@ -17,10 +17,10 @@ use tokio::{
 };
 
 use super::{
-    MOST_ERRORS, PATIENCE, Plan, Tally, Window,
+    Clocks, MOST_ERRORS, PATIENCE, Plan, Tally, Window,
     answer::{Answer, Progress},
 };
-use crate::{http1::Inbox, process::Cpu, stats::Report};
+use crate::{http1::Inbox, stats::Report};
 
 /// A run that counts instead of watching the clock is broken off after this long.
 const LONGEST_COUNT: Duration = Duration::from_secs(2 * 60 * 60);
@@ -39,12 +39,11 @@ pub async fn run(plan: &Plan, count: Option<u64>) -> Result<Report, String> {
         tasks.spawn(connection.run());
     }
     sleep_until(window.begin.into()).await;
-    let (begin, before) = (Instant::now(), Cpu::read(&plan.watch)?);
-    let measured = |end: Instant| Ok::<_, String>(((end - begin).as_secs_f64(), Cpu::read(&plan.watch)?.seconds_since(&before)));
-    let mut at_end = None;
+    let clocks = Clocks::read(plan)?;
+    let mut spent = None;
     if count.is_none() {
         sleep_until(window.end.into()).await;
-        at_end = Some(measured(Instant::now())?);
+        spent = Some(clocks.stop(plan)?);
     }
     let mut tally = Tally::default();
     while let Ok(ended) = timeout_at((window.end + PATIENCE).into(), tasks.join_next()).await {
@@ -57,11 +56,11 @@ pub async fn run(plan: &Plan, count: Option<u64>) -> Result<Report, String> {
     for _ in 0..tasks.len() {
         tally.failed("no answer in time".into());
     }
-    let (seconds, cpu) = match at_end {
-        Some(measured) => measured,
-        None => measured(Instant::now())?,
+    let spent = match spent {
+        Some(spent) => spent,
+        None => clocks.stop(plan)?,
     };
-    Ok(tally.report(seconds, (!plan.watch.is_empty()).then_some(cpu)))
+    Ok(tally.report(&spent))
 }
 
 struct Connection {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use crate::{
+    process::{Core, Cpu},
     shape::Shape,
     stats::{Percentiles, Report},
 };
@@ -34,6 +35,8 @@ pub struct Plan {
     pub length: Duration,
     /// Processes whose CPU time is read at both ends of the window.
     pub watch: Vec<u32>,
+    /// The core that they are pinned to.
+    pub core: Option<usize>,
 }
 
 impl Plan {
@@ -86,6 +89,35 @@ impl Window {
     }
 }
 
+/// The clocks at the window's beginning.
+struct Clocks {
+    begin: Instant,
+    cpu: Cpu,
+    core: Option<Core>,
+}
+
+impl Clocks {
+    fn read(plan: &Plan) -> Result<Self, String> {
+        Ok(Self { begin: Instant::now(), cpu: Cpu::read(&plan.watch)?, core: plan.core.map(Core::read).transpose()? })
+    }
+
+    /// What they say at its end.
+    fn stop(&self, plan: &Plan) -> Result<Spent, String> {
+        let now = Self::read(plan)?;
+        let seconds = (now.begin - self.begin).as_secs_f64();
+        let cpu = now.cpu.seconds_since(&self.cpu);
+        let taken = self.core.zip(now.core).map(|(before, after)| after.taken_since(before, cpu) / seconds);
+        Ok(Spent { seconds, cpu: (!plan.watch.is_empty()).then_some(cpu), taken })
+    }
+}
+
+/// What went by in the window.
+struct Spent {
+    seconds: f64,
+    cpu: Option<f64>,
+    taken: Option<f64>,
+}
+
 /// What one connection saw.
 #[derive(Default)]
 struct Tally {
@@ -114,14 +146,15 @@ impl Tally {
         self.transit.extend(other.transit);
     }
 
-    fn report(self, seconds: f64, cpu_seconds: Option<f64>) -> Report {
+    fn report(self, spent: &Spent) -> Report {
         Report {
-            seconds,
+            seconds: spent.seconds,
             requests: self.requests,
             tokens: self.tokens,
             errors: self.errors,
             first_error: self.first_error,
-            cpu_seconds,
+            cpu_seconds: spent.cpu,
+            taken: spent.taken,
             latency: Percentiles::of(self.latency),
             first_token: Percentiles::of(self.first_token),
             transit: Percentiles::of(self.transit),
@@ -149,6 +182,7 @@ mod tests {
             warmup: Duration::from_millis(50),
             length: Duration::from_millis(250),
             watch: vec![std::process::id()],
+            core: Some(0),
         }
     }
 

@@ -9,10 +9,10 @@ use std::{
 };
 
 use super::{
-    MOST_ERRORS, PATIENCE, Plan, Tally, Window,
+    Clocks, MOST_ERRORS, PATIENCE, Plan, Tally, Window,
     answer::{Answer, Progress},
 };
-use crate::{http1::Inbox, process::Cpu, stats::Report};
+use crate::{http1::Inbox, stats::Report};
 
 /// The kernel may wake a sleeper this late, so the rest is spent awake.
 const AWAKE: Duration = Duration::from_micros(120);
@@ -31,14 +31,14 @@ pub fn run(plan: &Plan, rate: f64) -> Result<Report, String> {
             threads.push(thread.map_err(|error| format!("no thread for a connection: {error}"))?);
         }
         thread::sleep(window.begin - Instant::now());
-        let (begin, before) = (Instant::now(), Cpu::read(&plan.watch)?);
+        let clocks = Clocks::read(plan)?;
         thread::sleep(window.end - Instant::now());
-        let (seconds, cpu) = (begin.elapsed().as_secs_f64(), Cpu::read(&plan.watch)?.seconds_since(&before));
+        let spent = clocks.stop(plan)?;
         let mut tally = Tally::default();
         for thread in threads {
             tally.add(thread.join().map_err(|_| "a connection's thread panicked")?);
         }
-        Ok(tally.report(seconds, (!plan.watch.is_empty()).then_some(cpu)))
+        Ok(tally.report(&spent))
     })
 }
 
