@@ -13,8 +13,9 @@ use crate::config::{Balance, Config, ModelConfig, ModelKind, Problem, Sticky};
 use crate::credential::Credential;
 use crate::principal::{Access, Principals};
 use crate::prompts::{PromptRule, Prompts};
-use crate::state::{Client, State};
+use crate::state::State;
 use crate::target::{BreakerRule, Stats};
+use crate::upstream::Client;
 
 /// Everything that a request is judged by.
 pub struct Rules {

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use http_body::{Body as HttpBody, Frame};
-use hyper::body::Incoming;
 use providers::usage::Usage;
 use tokio::time::Sleep;
 
@@ -20,6 +19,7 @@ use crate::phase::call::{Kind, Reply, chain};
 use crate::rules::{ModelRule, Rules};
 use crate::stream::{Flow, Seen};
 use crate::target::InFlight;
+use crate::upstream::Answer;
 
 /// Makes the response out of what a target answered.
 #[must_use]
@@ -84,7 +84,7 @@ pub fn response(x: &mut Exchange, model: &ModelRule, reply: Reply) -> Response<B
 
 /// A body that passes unread; the record rides along.
 #[must_use]
-pub fn raw(x: &mut Exchange, body: Incoming) -> Body {
+pub fn raw(x: &mut Exchange, body: Answer) -> Body {
     match x.record.take() {
         Some(record) => Body::Stream(Box::pin(Raw { body, record, _flight: None })),
         None => Body::Whole(None),
@@ -201,7 +201,7 @@ impl Elapsed for Sleep {
 struct Relay {
     flow: Flow,
     next: Option<Bytes>,
-    upstream: Option<Incoming>,
+    upstream: Option<Answer>,
     clock: Clock,
     record: Record,
     bill: Bill,
@@ -296,7 +296,7 @@ impl HttpBody for Said {
 
 /// Bytes that pass unread.
 struct Raw {
-    body: Incoming,
+    body: Answer,
     record: Record,
     _flight: Option<InFlight>,
 }
