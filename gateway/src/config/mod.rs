@@ -2,6 +2,7 @@
 //! A field's doc line is the user's manual: the reference and the schema are generated from it.
 
 mod load;
+mod reference;
 mod units;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use load::{Problem, from_text, load, schema};
+pub use reference::reference;
 pub use units::{Count, Size, Span};
 
 use crate::credential::CredentialConfig;
@@ -22,7 +24,7 @@ use crate::credential::CredentialConfig;
 pub struct Config {
     /// Where clients connect. Default `127.0.0.1:8080`. A listener that is not on loopback needs `auth.anonymous: true` as long as there are no consumers.
     pub listen: Option<SocketAddr>,
-    /// Where the admin port listens: `/metrics`, `/healthz`, `/readyz`, the effective config. Default `127.0.0.1:8081`; `off` for none.
+    /// Where the admin port listens: `/metrics`, `/healthz`, `/readyz`, `/status`. It has no keys, so it must be on loopback. Default `127.0.0.1:8081`; `off` for none.
     pub admin: Option<Address>,
     /// TLS for the client listener.
     pub tls: Option<Tls>,
@@ -391,8 +393,10 @@ enum PromptForm {
     Long(PromptLong),
 }
 
+/// One version of a prompt template.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Template")]
 struct PromptLong {
     /// The text of one user message, or a list of messages, with `{{variables}}`.
     template: PromptBody,

@@ -71,7 +71,10 @@ macro_rules! unit {
                 stringify!($name).into()
             }
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": ["string", "integer"], "pattern": $pattern, "description": $what })
+                // A bare number is taken where it needs no unit, and only there.
+                let number: Option<fn(u64) -> $name> = $number;
+                let kind = if number.is_some() { serde_json::json!(["string", "integer"]) } else { "string".into() };
+                json_schema!({ "type": kind, "pattern": $pattern, "description": $what })
             }
         }
     };
