@@ -194,7 +194,9 @@ fn check_head(method: &Method, headers: &http::HeaderMap, operation: Operation, 
         return Err(Fault::client(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorKind::InvalidRequest, message).code("unsupported_media_type"));
     }
     if headers.get(header::CONTENT_ENCODING).is_some_and(|e| e != "identity") {
-        return Err(Fault::client(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorKind::InvalidRequest, "compressed request bodies are not read; send the body without content-encoding").code("unsupported_encoding"));
+        return Err(
+            Fault::client(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorKind::InvalidRequest, "compressed request bodies are not read; send the body without content-encoding").code("unsupported_encoding")
+        );
     }
     let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|l| l > limits.body as u64) {

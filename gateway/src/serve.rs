@@ -148,7 +148,14 @@ async fn bind(path: &str, at: SocketAddr) -> Result<TcpListener, Problem> {
     TcpListener::bind(at).await.map_err(|e| Problem::new(path, format!("cannot listen on {at}: {e}")))
 }
 
-async fn connection(state: Arc<State>, stream: TcpStream, tls: Option<Arc<rustls::ServerConfig>>, bounds: Bounds, watcher: hyper_util::server::graceful::Watcher, permit: Option<tokio::sync::OwnedSemaphorePermit>) {
+async fn connection(
+    state: Arc<State>,
+    stream: TcpStream,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    bounds: Bounds,
+    watcher: hyper_util::server::graceful::Watcher,
+    permit: Option<tokio::sync::OwnedSemaphorePermit>,
+) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(bounds.read).max_buf_size(bounds.head.max(8192)).pipeline_flush(false);
     builder.http2().timer(TokioTimer::new()).max_header_list_size(bounds.head as u32).keep_alive_interval(Some(Duration::from_secs(30)));

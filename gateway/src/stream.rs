@@ -166,7 +166,8 @@ impl Tap {
 
     /// Whole events. Most of the time none of them is of interest and they pass as they are.
     fn complete(&mut self, events: Bytes, seen: &mut Seen) -> Result<Bytes, Error> {
-        let interesting = !seen.content || self.dialect != Dialect::Chat && self.dialect != Dialect::Completions || has_usage(&events) || ERROR.find(&events).is_some() || FINISH.find(&events).is_some();
+        let interesting =
+            !seen.content || self.dialect != Dialect::Chat && self.dialect != Dialect::Completions || has_usage(&events) || ERROR.find(&events).is_some() || FINISH.find(&events).is_some();
         if !interesting {
             seen.text += events.len() as u64 / 4;
             self.note_done(&events, seen);
@@ -216,7 +217,7 @@ impl Tap {
                     "message_delta" => seen.finish = seen.finish.or(Some(Finish::from_openai(&between(data, "\"stop_reason\":\"")))),
                     _ => seen.content = true,
                 }
-                if memchr::memmem::find(data.as_bytes(), b"\"usage\"").is_some() && crate::shim::anthropic::tap_usage(data, &mut self.usage) {
+                if memchr::memmem::find(data.as_bytes(), b"\"usage\"").is_some() && providers::anthropic::tap_usage(data, &mut self.usage) {
                     seen.usage = Some(self.usage);
                 }
                 Ok(true)
@@ -234,7 +235,7 @@ impl Tap {
                         seen.finish = Some(if kind == "response.incomplete" { Finish::Length } else { Finish::Stop });
                         seen.done = true;
                         self.terminated = true;
-                        if crate::shim::responses::tap_usage(data, &mut self.usage) {
+                        if providers::responses::tap_usage(data, &mut self.usage) {
                             seen.usage = Some(self.usage);
                         }
                     }
@@ -346,7 +347,13 @@ fn has_content(delta: &str) -> bool {
         audio: Option<serde::de::IgnoredAny>,
     }
     serde_json::from_str::<Greeting<'_>>(delta).is_ok_and(|g| {
-        g.tool_calls.is_some() || g.function_call.is_some() || g.reasoning_content.is_some() || g.reasoning.is_some() || g.refusal.is_some() || g.audio.is_some() || g.content.is_some_and(|c| c.get() != "\"\"")
+        g.tool_calls.is_some()
+            || g.function_call.is_some()
+            || g.reasoning_content.is_some()
+            || g.reasoning.is_some()
+            || g.refusal.is_some()
+            || g.audio.is_some()
+            || g.content.is_some_and(|c| c.get() != "\"\"")
     })
 }
 

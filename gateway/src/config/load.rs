@@ -285,14 +285,28 @@ mod tests {
             "listen: here\nproviders:\n  a: { kind: openai, api_key: \"${NO}\", bas_url: x }\n  b: { kind: echo, colour: red }\nmodels:\n  m: { targets: [{ model: a/x, wieght: 3 }] }\n  n: 7\nguards: {}\nlimts: {}\n",
         );
         let text = found.join("\n");
-        for part in ["listen: ", "providers.a.api_key: the environment variable NO is not set", "providers.a", "`bas_url`", "providers.b", "`colour`", "models.m.targets[0]", "`wieght`", "models.n: must be", "guards: is not supported yet", "limts: unknown section; known:"] {
+        for part in [
+            "listen: ",
+            "providers.a.api_key: the environment variable NO is not set",
+            "providers.a",
+            "`bas_url`",
+            "providers.b",
+            "`colour`",
+            "models.m.targets[0]",
+            "`wieght`",
+            "models.n: must be",
+            "guards: is not supported yet",
+            "limts: unknown section; known:",
+        ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
     }
 
     #[test]
     fn environment_only_inside_scalars_and_off_is_a_word() {
-        let config = from_text("providers:\n  a: { kind: openai, api_key: \"x-${KEY}-${NO:-d}\" }\nadmin: off\nmodels: { m: { target: a/b, cache: off } }\n", &|name| (name == "KEY").then(|| "k".to_owned())).unwrap();
+        let config =
+            from_text("providers:\n  a: { kind: openai, api_key: \"x-${KEY}-${NO:-d}\" }\nadmin: off\nmodels: { m: { target: a/b, cache: off } }\n", &|name| (name == "KEY").then(|| "k".to_owned()))
+                .unwrap();
         assert_eq!(config.providers["a"].api_key.as_ref().unwrap().expose(), "x-k-d");
         assert_eq!(config.admin, Some(super::super::Address::Off(super::super::Off::Off)));
         assert!(!format!("{config:?}").contains("x-k-d"));

@@ -238,6 +238,11 @@ async fn attempt(x: &mut Exchange, model: &ModelRule, target: &TargetRule, rest:
                 return Ok(reply);
             }
         }
+        Operation::CountMessages | Operation::CountGenerate if provider.dialect.path(x.operation, &t, false)?.is_none() => {
+            let (body, seen) = whole::estimate(x);
+            x.warnings.push("the number of tokens is an estimate: this provider does not count them".to_owned());
+            return Ok(whole_reply(body, seen));
+        }
         _ => {}
     }
     let sending = prepare(x, provider, &t)?;
@@ -303,10 +308,11 @@ fn prepare(x: &mut Exchange, provider: &ProviderRule, t: &Target<'_>) -> Result<
     let hub = x.hub()?.clone();
     let chat = Operation::Chat(Dialect::Chat);
     if let Some(path) = dialect.path(chat, t, stream)? {
+        let (hub, dropped) = if operation == chat { (hub, Vec::new()) } else { providers::neutral::neutral(&hub)? };
         let mut edit = hub.edit();
         let warnings = dialect.adapt(chat, &mut edit, t)?;
         let body = edit.finish();
-        x.warnings.extend(warnings);
+        x.warnings.extend(dropped.into_iter().chain(warnings));
         return Ok(Sending { path, headers: Vec::new(), body, content_type: json, reading: Reading::Translate });
     }
     let call = dialect.chat(&hub.chat()?, t)?;
@@ -386,7 +392,8 @@ async fn accept(x: &Exchange, provider: &ProviderRule, model: &ModelRule, respon
         return Ok(response);
     }
     if status.is_redirection() || status.is_informational() {
-        let fault = Fault::upstream(StatusCode::BAD_GATEWAY, ErrorKind::Server, "the provider answered with a redirect, which is not followed; the operator has to look at its base_url").code("upstream_redirect");
+        let fault = Fault::upstream(StatusCode::BAD_GATEWAY, ErrorKind::Server, "the provider answered with a redirect, which is not followed; the operator has to look at its base_url")
+            .code("upstream_redirect");
         return Err(Failure { fault, outcome: "status", status: Some(status.as_u16()), again: Again::Elsewhere });
     }
     let headers = passed_headers(response.headers());
@@ -570,11 +577,7 @@ fn offline(x: &mut Exchange, provider: &ProviderRule) -> Result<Option<Reply>, F
     let hub = x.hub()?.clone();
     let Some(answer) = provider.dialect.offline(&hub.chat()?) else { return Ok(None) };
     let answer = answer?;
-    let (kind, seen) = if x.stream {
-        said(x, &answer)
-    } else {
-        (Kind::Whole(door(x.dialect()).answer(&answer, &x.meta()).into(), HeaderValue::from_static("application/json")), whole::seen(&answer))
-    };
+    let (kind, seen) = if x.stream { said(x, &answer) } else { (Kind::Whole(door(x.dialect()).answer(&answer, &x.meta()).into(), HeaderValue::from_static("application/json")), whole::seen(&answer)) };
     Ok(Some(Reply { kind, headers: HeaderMap::new(), seen, flight: None, upstream: Duration::ZERO }))
 }
 
