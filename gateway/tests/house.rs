@@ -128,9 +128,8 @@ fn figures() -> BTreeSet<String> {
     let text = metrics.text();
     let counted = text.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split(['{', ' ']).next()).map(str::to_owned);
     // The admin port adds what is read and not counted.
-    let admin = include_str!("../src/admin/mod.rs");
-    let more = names(admin).filter(|name| !name.is_empty()).map(str::to_owned);
-    counted.chain(more).collect()
+    let admin = include_str!("../src/admin/mod.rs").replace("\\n", " ");
+    counted.chain(names(&admin).map(str::to_owned)).collect()
 }
 
 /// The words in a text that are names of figures.

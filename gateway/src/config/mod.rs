@@ -250,7 +250,8 @@ pub struct Retry {
     #[serde(default = "two")]
     pub attempts: u32,
     /// What is worth another try: `connect`, `timeout`, `429`, `5xx`, or any status. Default all four.
-    #[serde(default = "retry_on")]
+    #[serde(default = "retry_on", deserialize_with = "units::causes")]
+    #[schemars(with = "Vec<units::Cause>")]
     pub on: Vec<String>,
     /// Pause before the second try on the same target; doubles with each. A Retry-After is a floor under it. Default `200ms`.
     pub backoff: Option<Span>,

@@ -51,6 +51,20 @@ impl Count {
     }
 }
 
+/// What is worth another try: a word, or a status as the number that it is.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Cause {
+    Word(String),
+    Status(u16),
+}
+
+/// Reads a list of causes as words.
+pub(super) fn causes<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
+    let causes = Vec::<Cause>::deserialize(d)?;
+    Ok(causes.into_iter().map(|c| match c { Cause::Word(word) => word, Cause::Status(status) => status.to_string() }).collect())
+}
+
 macro_rules! unit {
     ($name:ident, $what:literal, $pattern:literal, $number:expr) => {
         impl<'de> Deserialize<'de> for $name {
