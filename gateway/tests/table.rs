@@ -65,7 +65,7 @@ fn model(kind: &str, operation: Operation) -> &'static str {
     }
 }
 
-/// How a provider does an operation: `=` if bytes pass, `≈` if they are translated, nothing if it does not.
+/// How a provider does an operation: `=` if bytes pass, `≈` if they are translated, `~` if it is estimated, nothing if it does not.
 fn way(provider: &dyn Provider, operation: Operation) -> &'static str {
     let target = Target { model: model(provider.kind(), operation), info: None };
     if provider.path(operation, &target, false).ok().flatten().is_some() {
@@ -81,6 +81,8 @@ fn way(provider: &dyn Provider, operation: Operation) -> &'static str {
             let request = serde_json::from_str(r#"{"query":"x","documents":["y"]}"#).unwrap();
             provider.rerank(&request, &target).map_or_else(|e| !e.to_string().contains("has no reranking"), |_| true)
         }
+        // Where the provider does not count, the gateway estimates.
+        Operation::CountMessages | Operation::CountGenerate => return "~",
         _ => false,
     };
     if can { "≈" } else { "" }
@@ -234,7 +236,7 @@ fn table() -> String {
         }
     }
     out += &row(&["`GET /v1/models`, `GET /v1/models/{id}`", "OpenAI, Anthropic"]);
-    out += "\n**Doors × providers.** `=`: the bytes pass as they came, but for the model's name and what the provider needs changed. `≈`: translated. Empty: refused with an error that says so.\n\n";
+    out += "\n**Doors × providers.** `=`: the bytes pass as they came, but for the model's name and what the provider needs changed. `≈`: translated. `~`: estimated, at four bytes to a token. Empty: refused with an error that says so. What `vertex` and `bedrock` do depends on the model; shown is a model that can do it.\n\n";
     let chats: Vec<_> = CHATS.iter().filter(|c| here(c.1)).map(|c| (Operation::Chat(c.1), c.2)).collect();
     let columns: Vec<_> = chats.into_iter().chain(OTHERS.iter().map(|o| (o.1, o.2)).filter(|o| o.0 != Operation::EmbedContent || here(Dialect::Generate))).collect();
     let mut titles = vec!["kind"];

@@ -62,7 +62,13 @@ pub(super) enum Cause {
 /// Reads a list of causes as words.
 pub(super) fn causes<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
     let causes = Vec::<Cause>::deserialize(d)?;
-    Ok(causes.into_iter().map(|c| match c { Cause::Word(word) => word, Cause::Status(status) => status.to_string() }).collect())
+    Ok(causes
+        .into_iter()
+        .map(|c| match c {
+            Cause::Word(word) => word,
+            Cause::Status(status) => status.to_string(),
+        })
+        .collect())
 }
 
 macro_rules! unit {
