@@ -89,7 +89,8 @@ fn rarer(path: &str) -> Way {
             Some((model, "generateContent")) => Way::Named(Operation::Chat(Dialect::Generate), model.to_owned(), false),
             Some((model, "streamGenerateContent")) => Way::Named(Operation::Chat(Dialect::Generate), model.to_owned(), true),
             Some((model, "countTokens")) => Way::Named(Operation::CountGenerate, model.to_owned(), false),
-            Some((model, "embedContent" | "batchEmbedContents")) => Way::Named(Operation::EmbedContent, model.to_owned(), false),
+            Some((model, "embedContent")) => Way::Named(Operation::EmbedContent, model.to_owned(), false),
+            Some((model, "batchEmbedContents")) => Way::Named(Operation::BatchEmbedContents, model.to_owned(), false),
             _ => Way::Models(Some(name)),
         };
     }

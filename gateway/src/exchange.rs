@@ -149,7 +149,7 @@ pub fn dialect_of(operation: Operation) -> Dialect {
     match operation {
         Operation::Chat(dialect) => dialect,
         Operation::CountMessages => Dialect::Messages,
-        Operation::CountGenerate | Operation::EmbedContent => Dialect::Generate,
+        Operation::CountGenerate | Operation::EmbedContent | Operation::BatchEmbedContents => Dialect::Generate,
         _ => Dialect::Chat,
     }
 }

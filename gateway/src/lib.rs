@@ -22,7 +22,6 @@ pub mod road;
 pub mod rules;
 pub mod secret;
 pub mod serve;
-pub mod shim;
 pub mod sinks;
 pub mod state;
 pub mod stream;

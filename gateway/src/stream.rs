@@ -244,11 +244,11 @@ impl Tap {
                 Ok(true)
             }
             Dialect::Generate => {
-                if data.starts_with("{\"error\"") || data.starts_with("[{\"error\"") || data.starts_with("{\n  \"error\"") {
+                if event.name == "error" || data.starts_with("{\"error\"") || data.starts_with("[{\"error\"") || data.starts_with("{\n  \"error\"") {
                     return Err(providers::openai::read_error(200, data.as_bytes()).into());
                 }
                 seen.content = true;
-                if crate::shim::gemini::tap_usage(data, &mut self.usage) {
+                if providers::gemini::tap_usage(data, &mut self.usage) {
                     seen.usage = Some(self.usage);
                 }
                 if memchr::memmem::find(data.as_bytes(), b"\"finishReason\"").is_some() || memchr::memmem::find(data.as_bytes(), b"\"blockReason\"").is_some() {

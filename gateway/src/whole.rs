@@ -46,10 +46,10 @@ pub fn tap(operation: Operation, body: &[u8]) -> Result<Seen, Error> {
             seen.usage = providers::anthropic::tap_usage(text, &mut usage).then_some(usage);
             seen.finish = Some(Finish::Stop);
         }
-        Operation::Chat(Dialect::Generate) | Operation::CountGenerate | Operation::EmbedContent => {
+        Operation::Chat(Dialect::Generate) | Operation::CountGenerate | Operation::EmbedContent | Operation::BatchEmbedContents => {
             let text = object(body)?;
             let mut usage = Usage::default();
-            seen.usage = crate::shim::gemini::tap_usage(text, &mut usage).then_some(usage);
+            seen.usage = providers::gemini::tap_usage(text, &mut usage).then_some(usage);
             seen.finish = Some(Finish::Stop);
         }
         _ => {
@@ -74,7 +74,7 @@ fn object(body: &[u8]) -> Result<&str, Error> {
 pub fn estimate(x: &Exchange) -> (Vec<u8>, Seen) {
     let tokens = (x.envelope.body().len() as u64).div_ceil(4);
     let body = match x.operation {
-        Operation::CountGenerate => crate::shim::generate::count_answer(tokens),
+        Operation::CountGenerate => providers::generate::count_answer(tokens),
         _ => providers::messages::count_answer(tokens),
     };
     (body, Seen { content: true, done: true, ..Seen::default() })
@@ -98,9 +98,14 @@ impl Work {
     pub fn read(x: &mut Exchange) -> Result<Self, Fault> {
         Ok(match x.operation {
             Operation::Rerank => Work::Rerank(x.hub()?.body().clone()),
-            Operation::EmbedContent => {
-                let batch = x.envelope.get("requests").is_some();
-                Work::EmbedContent(crate::shim::generate::read_embed(&x.envelope, &x.model)?.into(), batch)
+            Operation::EmbedContent | Operation::BatchEmbedContents => {
+                // Gemini has the model in the path.
+                let mut edit = x.envelope.edit();
+                edit.set_text("model", &x.model);
+                let body = edit.finish().into_bytes();
+                let batch = x.operation == Operation::BatchEmbedContents;
+                let hub = if batch { providers::generate::read_batch(&body)? } else { providers::generate::read_embed(&body)? };
+                Work::EmbedContent(hub.into(), batch)
             }
             _ => Work::Embed(x.hub()?.body().clone()),
         })
@@ -175,7 +180,8 @@ impl Work {
     fn write(&self, vectors: &embed::Embeddings, model: &str, base64: bool) -> (Vec<u8>, Seen) {
         let seen = Seen { content: true, done: true, usage: vectors.usage, ..Seen::default() };
         let body = match self {
-            Work::EmbedContent(_, batch) => crate::shim::generate::write_embeddings(vectors, *batch),
+            Work::EmbedContent(_, true) => providers::generate::write_batch(vectors),
+            Work::EmbedContent(_, false) => providers::generate::write_embed(vectors),
             _ => vectors.to_openai(model, base64),
         };
         (body, seen)

@@ -228,7 +228,7 @@ async fn attempt(x: &mut Exchange, model: &ModelRule, target: &TargetRule, rest:
         entry.model_used = Some(name.clone());
     }
     match x.operation {
-        Operation::Embeddings | Operation::Rerank | Operation::EmbedContent => {
+        Operation::Embeddings | Operation::Rerank | Operation::EmbedContent | Operation::BatchEmbedContents => {
             if let Some(reply) = translated_whole(x, model, target, &t).await? {
                 return Ok(reply);
             }
@@ -397,7 +397,7 @@ async fn accept(x: &Exchange, provider: &ProviderRule, model: &ModelRule, respon
         return Err(Failure { fault, outcome: "status", status: Some(status.as_u16()), again: Again::Elsewhere });
     }
     let headers = passed_headers(response.headers());
-    let retry_after = retry_after(response.headers(), x.state.now());
+    let pause = retry_after(response.headers(), x.state.now());
     let body = Limited::new(response.into_body(), ERROR_BODY).collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let error = provider.dialect.error(status.as_u16(), &body);
     let refused = matches!(error.kind, ErrorKind::Authentication | ErrorKind::Permission | ErrorKind::Quota);
@@ -410,7 +410,7 @@ async fn accept(x: &Exchange, provider: &ProviderRule, model: &ModelRule, respon
     };
     let mut fault = Fault::from(error);
     fault.headers = headers;
-    fault.retry_after = retry_after;
+    fault.retry_after = pause.or_else(|| provider.dialect.retry_after(&body));
     Err(Failure { fault, outcome: "status", status: Some(status.as_u16()), again })
 }
 

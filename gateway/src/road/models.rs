@@ -41,7 +41,7 @@ fn find<'r>(x: &mut Exchange, rules: &'r crate::rules::Rules) -> Result<(&'r Mod
     let fits = match model.kind {
         ModelKind::Any => true,
         ModelKind::Chat => matches!(x.operation, Operation::Chat(_) | Operation::CountMessages | Operation::CountGenerate),
-        ModelKind::Embedding => matches!(x.operation, Operation::Embeddings | Operation::EmbedContent),
+        ModelKind::Embedding => matches!(x.operation, Operation::Embeddings | Operation::EmbedContent | Operation::BatchEmbedContents),
         ModelKind::Rerank => x.operation == Operation::Rerank,
     };
     if !fits {
