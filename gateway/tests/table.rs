@@ -26,7 +26,7 @@ const OTHERS: &[(&str, Operation, &str, &str)] = &[
     ("POST /v1/messages/count_tokens", Operation::CountMessages, "count_tokens", "Anthropic"),
     ("POST /{v1,v1beta}/models/{model}:countTokens", Operation::CountGenerate, "countTokens", "Google Gemini"),
     ("POST /v1/embeddings", Operation::Embeddings, "embeddings", "OpenAI"),
-    ("POST /{v1,v1beta}/models/{model}:embedContent", Operation::EmbedContent, "embedContent", "Google Gemini"),
+    ("POST /{v1,v1beta}/models/{model}:{embedContent,batchEmbedContents}", Operation::EmbedContent, "embedContent", "Google Gemini"),
     ("POST /v1/rerank", Operation::Rerank, "rerank", "Cohere, Jina"),
     ("POST /v1/moderations", Operation::Moderations, "moderations", "OpenAI"),
     ("POST /v1/images/generations", Operation::ImageGenerations, "images", "OpenAI"),
