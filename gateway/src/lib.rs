@@ -17,6 +17,7 @@ pub mod fault;
 pub mod ledger;
 pub mod metrics;
 pub mod phase;
+pub mod principal;
 pub mod prompts;
 pub mod road;
 pub mod rules;

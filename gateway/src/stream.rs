@@ -139,9 +139,9 @@ pub fn note(seen: &mut Seen, delta: &Delta<'_>) {
 }
 
 /// Words that are looked for in passing bytes; an event is parsed only if one of them is in it.
-static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage"));
+static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\""));
 static ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"error"));
-static FINISH: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"finish_reason\":\""));
+static FINISH: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"finish_reason\""));
 
 impl Tap {
     fn push(&mut self, frame: Bytes, seen: &mut Seen, limit: usize) -> Result<Bytes, Error> {
@@ -167,7 +167,7 @@ impl Tap {
     /// Whole events. Most of the time none of them is of interest and they pass as they are.
     fn complete(&mut self, events: Bytes, seen: &mut Seen) -> Result<Bytes, Error> {
         let interesting =
-            !seen.content || self.dialect != Dialect::Chat && self.dialect != Dialect::Completions || has_usage(&events) || ERROR.find(&events).is_some() || FINISH.find(&events).is_some();
+            !seen.content || self.dialect != Dialect::Chat && self.dialect != Dialect::Completions || has_value(&USAGE, &events) || has_value(&FINISH, &events) || ERROR.find(&events).is_some();
         if !interesting {
             seen.text += events.len() as u64 / 4;
             self.note_done(&events, seen);
@@ -325,11 +325,11 @@ impl Tap {
     }
 }
 
-/// Whether there is a usage object in these bytes, not only `"usage":null`.
-fn has_usage(bytes: &[u8]) -> bool {
-    USAGE.find_iter(bytes).any(|at| {
-        let rest = bytes[at + USAGE.needle().len()..].strip_prefix(b"\":").unwrap_or_default();
-        !rest.trim_ascii_start().starts_with(b"null")
+/// Whether a field stands in these bytes with a value other than `null`.
+fn has_value(field: &Finder<'_>, bytes: &[u8]) -> bool {
+    field.find_iter(bytes).any(|at| {
+        let rest = bytes[at + field.needle().len()..].trim_ascii_start();
+        rest.strip_prefix(b":").is_some_and(|value| !value.trim_ascii_start().starts_with(b"null"))
     })
 }
 

@@ -221,6 +221,8 @@ async fn attempt(x: &mut Exchange, model: &ModelRule, target: &TargetRule, rest:
     let name = target.model_for(rest);
     let rules = x.rules.clone();
     let provider = &target.provider;
+    // What another target had to leave out is no concern of this one.
+    x.warnings.clear();
     let t = Target { model: &name, info: rules.prices.get(&provider.name, provider.dialect.kind(), &name) };
     if let Some(entry) = x.entry() {
         entry.provider = Some(provider.name.clone());
@@ -247,15 +249,15 @@ async fn attempt(x: &mut Exchange, model: &ModelRule, target: &TargetRule, rest:
     }
     let sending = prepare(x, provider, &t)?;
     let reading = sending.reading;
-    let first = if x.stream { model.timeout.first_token } else { model.timeout.total };
-    let response = tokio::time::timeout(first, send(x, target, sending)).await.map_err(|_| timed_out("nothing came within the time for the first token", model))?;
+    let first = tokio::time::Instant::now() + if x.stream { model.timeout.first_token } else { model.timeout.total };
+    let response = tokio::time::timeout_at(first, send(x, target, sending)).await.map_err(|_| timed_out("nothing came within the time for the first token", model))?;
     let response = accept(x, provider, model, response.map_err(|e| retry_connect(e, model))?).await?;
     let headers = passed_headers(response.headers());
     let (kind, seen) = match reading {
         Reading::Raw => (raw(response), Seen { content: true, done: true, ..Seen::default() }),
         _ if x.stream => {
             let reading = streamed(x, provider, model, &t, reading, response);
-            tokio::time::timeout(first, reading).await.map_err(|_| timed_out("no token came in time", model))??
+            tokio::time::timeout_at(first, reading).await.map_err(|_| timed_out("no token came in time", model))??
         }
         _ => read_whole(x, provider, model, &t, reading, response).await?,
     };
@@ -297,6 +299,8 @@ fn prepare(x: &mut Exchange, provider: &ProviderRule, t: &Target<'_>) -> Result<
         x.warnings.extend(warnings);
         let reading = match operation {
             Operation::Speech => Reading::Raw,
+            // Images in pieces: a stream whose events are none of ours.
+            _ if stream && !matches!(operation, Operation::Chat(_)) => Reading::Raw,
             _ if dialect.verbatim(operation) => Reading::Pass,
             _ => Reading::Translate,
         };
