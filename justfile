@@ -24,6 +24,7 @@ evals:
 
 # The benchmark; see tests/load.
 bench:
+    cargo build --release -p gateway -p load
     cargo run --release -p load --bin bench
 
 # The gateway with Redis, Qdrant, Prometheus and Grafana, in containers.
