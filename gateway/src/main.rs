@@ -228,7 +228,7 @@ fn explain(source: &Source, path: &str, body: &Path) -> Result<(), Vec<Problem>>
     } else {
         text = std::fs::read(body).map_err(|e| problem(format!("cannot read {}: {e}", body.display())))?;
     }
-    let explained = explain::explain(&rules, path, text.into()).map_err(|message| problem(message))?;
+    let explained = explain::explain(&rules, path, text.into()).map_err(problem)?;
     print(&format!("{explained:#}\n"))
 }
 

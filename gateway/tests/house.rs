@@ -1,5 +1,6 @@
 //! What stands around the code is held to it: the generated reference, every configuration that is shipped or shown, the
 //! dashboard's figures, the links between the pages, and the arrows between the crates.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // the functions beside the tests are tests too
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
