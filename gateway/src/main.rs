@@ -29,7 +29,11 @@ enum Command {
     /// Checks a configuration and says all that is wrong with it.
     Check(Source),
     /// Prints the JSON Schema of the configuration, for editors.
-    Schema,
+    Schema {
+        /// Prints the reference in Markdown instead.
+        #[arg(long)]
+        markdown: bool,
+    },
     /// Takes a request body and says what would become of it. Sends nothing.
     Explain {
         #[command(flatten)]
@@ -75,7 +79,8 @@ fn main() -> ExitCode {
         None => run(&cli.serve),
         Some(Command::Serve(serve)) => run(&serve),
         Some(Command::Check(source)) => check(&source),
-        Some(Command::Schema) => print(&format!("{:#}\n", gateway::config::schema())),
+        Some(Command::Schema { markdown: false }) => print(&format!("{:#}\n", gateway::config::schema())),
+        Some(Command::Schema { markdown: true }) => print(&gateway::config::reference(&gateway::config::schema())),
         Some(Command::Explain { source, path, body }) => explain(&source, &path, &body),
         Some(Command::Models { source, kinds }) => models(&source, kinds),
     };
@@ -223,7 +228,7 @@ fn explain(source: &Source, path: &str, body: &Path) -> Result<(), Vec<Problem>>
     } else {
         text = std::fs::read(body).map_err(|e| problem(format!("cannot read {}: {e}", body.display())))?;
     }
-    let explained = explain::explain(&rules, path, text.into()).map_err(|message| problem(message))?;
+    let explained = explain::explain(&rules, path, text.into()).map_err(problem)?;
     print(&format!("{explained:#}\n"))
 }
 

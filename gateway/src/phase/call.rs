@@ -547,7 +547,8 @@ async fn read_whole(x: &mut Exchange, provider: &ProviderRule, model: &ModelRule
 /// together. `None` if the provider speaks it itself.
 async fn translated_whole(x: &mut Exchange, model: &ModelRule, target: &TargetRule, t: &Target<'_>) -> Result<Option<Reply>, Failure> {
     let dialect = &target.provider.dialect;
-    if !x.rewritten && dialect.path(x.operation, t, false)?.is_some() {
+    // A rewritten embeddings or rerank request is still in the provider's own dialect: only its bytes are others.
+    if dialect.path(x.operation, t, false)?.is_some() {
         return Ok(None);
     }
     let work = whole::Work::read(x)?;
