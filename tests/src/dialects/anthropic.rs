@@ -40,7 +40,11 @@ pub(super) fn answer(request: &Received, path: &str) -> Option<Behaviour> {
             ["", first, second].iter().map(|part| json!({ "type": "input_json_delta", "partial_json": part })).collect()
         }
     };
-    let mut events = vec![json!({ "type": "message_start", "message": message(json!([]), Value::Null, 1) }), json!({ "type": "content_block_start", "index": 0, "content_block": begun }), json!({ "type": "ping" })];
+    let mut events = vec![
+        json!({ "type": "message_start", "message": message(json!([]), Value::Null, 1) }),
+        json!({ "type": "content_block_start", "index": 0, "content_block": begun }),
+        json!({ "type": "ping" }),
+    ];
     events.extend(deltas.into_iter().map(|delta| json!({ "type": "content_block_delta", "index": 0, "delta": delta })));
     events.push(json!({ "type": "content_block_stop", "index": 0 }));
     events.push(json!({ "type": "message_delta", "delta": { "stop_reason": reason, "stop_sequence": null }, "usage": { "output_tokens": OUTPUT } }));
