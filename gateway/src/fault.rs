@@ -150,7 +150,9 @@ impl From<Error> for Fault {
 
 impl From<crate::credential::CredentialError> for Fault {
     fn from(e: crate::credential::CredentialError) -> Self {
-        Fault::upstream(StatusCode::BAD_GATEWAY, ErrorKind::Server, "the gateway has no valid credential for this provider at the moment; the operator has to look at it").code("upstream_credential").detail(e)
+        Fault::upstream(StatusCode::BAD_GATEWAY, ErrorKind::Server, "the gateway has no valid credential for this provider at the moment; the operator has to look at it")
+            .code("upstream_credential")
+            .detail(e)
     }
 }
 

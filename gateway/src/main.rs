@@ -186,7 +186,9 @@ fn greet(gateway: &serve::Gateway, source: Option<&Path>, found: Option<&discove
         text.push_str(&format!("Metrics and health at     http://{admin}/metrics, /healthz, /readyz\n"));
     }
     let model = found.map_or("MODEL", |f| f.model.as_str());
-    text.push_str(&format!("Try: curl http://{address}/v1/chat/completions -H 'content-type: application/json' -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n"));
+    text.push_str(&format!(
+        "Try: curl http://{address}/v1/chat/completions -H 'content-type: application/json' -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n"
+    ));
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 

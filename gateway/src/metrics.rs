@@ -94,9 +94,7 @@ impl Metrics {
     pub fn observe(&self, entry: &Entry) {
         let provider = entry.provider.clone().unwrap_or_default();
         let labels = Labels { operation: entry.operation, route: entry.route.clone(), provider };
-        self.requests
-            .get_or_create(&StatusLabels { operation: entry.operation, route: labels.route.clone(), provider: labels.provider.clone(), status: entry.status })
-            .inc();
+        self.requests.get_or_create(&StatusLabels { operation: entry.operation, route: labels.route.clone(), provider: labels.provider.clone(), status: entry.status }).inc();
         self.duration.get_or_create(&labels).observe(entry.latency_ms / 1000.0);
         if let Some(ms) = entry.first_token_ms.filter(|_| entry.stream) {
             self.first_token.get_or_create(&labels).observe(ms / 1000.0);

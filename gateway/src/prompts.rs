@@ -122,11 +122,17 @@ impl Prompts {
     /// When it does not exist, or variables are missing.
     pub fn fill(&self, id: &str, variables: &Map<String, Value>, draw: u32) -> Result<(Vec<Value>, String), String> {
         let (name, version) = self.find(id, draw)?;
-        let mut missing: Vec<&str> = version.messages.iter().flat_map(|(_, p)| p).filter_map(|p| if let Piece::Variable(v) = p { (!variables.contains_key(v)).then_some(v.as_str()) } else { None }).collect();
+        let mut missing: Vec<&str> =
+            version.messages.iter().flat_map(|(_, p)| p).filter_map(|p| if let Piece::Variable(v) = p { (!variables.contains_key(v)).then_some(v.as_str()) } else { None }).collect();
         missing.sort_unstable();
         missing.dedup();
         if !missing.is_empty() {
-            return Err(format!("the prompt template \"{name}@{}\" needs the variable{} {}; send them in `prompt.variables`", version.name, if missing.len() == 1 { "" } else { "s" }, missing.join(", ")));
+            return Err(format!(
+                "the prompt template \"{name}@{}\" needs the variable{} {}; send them in `prompt.variables`",
+                version.name,
+                if missing.len() == 1 { "" } else { "s" },
+                missing.join(", ")
+            ));
         }
         let messages = version
             .messages

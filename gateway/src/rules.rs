@@ -11,6 +11,7 @@ use providers::{Provider, Settings};
 
 use crate::config::{Balance, Config, ModelConfig, ModelKind, Problem, Sticky};
 use crate::credential::Credential;
+use crate::principal::{Access, Principals};
 use crate::prompts::{PromptRule, Prompts};
 use crate::state::{Client, State};
 use crate::target::{BreakerRule, Stats};
@@ -27,6 +28,8 @@ pub struct Rules {
     pub prices: Prices,
     /// Prompt templates.
     pub prompts: Prompts,
+    /// Who may come in.
+    pub principals: Principals,
     /// Bounds.
     pub limits: Limits,
     /// Whether prompts and answers may be written down.
@@ -98,6 +101,8 @@ pub struct ModelRule {
     pub timeout: TimeoutRule,
     /// When to leave a target alone.
     pub breaker: BreakerRule,
+    /// Who may use it.
+    pub access: Access,
     /// What is done to prompts.
     pub prompt: PromptRule,
     /// Whose turn it is.
@@ -161,6 +166,8 @@ impl Rules {
         }
         let (prompts, prompt_problems) = Prompts::build(&config.prompts);
         builder.problems.extend(prompt_problems);
+        let (principals, principal_problems) = Principals::build(config, crate::serve::is_open(config));
+        builder.problems.extend(principal_problems);
         let mut prices = Prices::builtin();
         for (name, price) in &config.prices {
             builder.check_price(name, config);
@@ -190,7 +197,7 @@ impl Rules {
             answer: config.limits.answer.map_or(32 << 20, |s| s.0 as usize),
             read: config.limits.read.map_or(Duration::from_secs(30), |s| s.0),
         };
-        Ok(Rules { models, wildcards, providers, prices, prompts, limits, log_content: config.log.content })
+        Ok(Rules { models, wildcards, providers, prices, prompts, principals, limits, log_content: config.log.content })
     }
 
     /// The model of a name, and what its `*` stands for.
@@ -332,6 +339,8 @@ impl Builder<'_> {
                 }
             },
         };
+        let (access, access_problems) = Access::build(&path, &config.allow, &config.deny, all);
+        self.problems.extend(access_problems);
         let retry = self.retry(&path, config);
         let breaker = config.breaker.clone().unwrap_or_default();
         let prompt = match PromptRule::build(config, prompts) {
@@ -355,6 +364,7 @@ impl Builder<'_> {
                 idle: timeout.idle.map_or(Duration::from_secs(60), |s| s.0),
                 total: timeout.total.map_or(Duration::from_secs(600), |s| s.0),
             },
+            access,
             breaker: BreakerRule { failures: breaker.failures, window: breaker.window.map_or(Duration::from_secs(30), |s| s.0), cooldown: breaker.cooldown.map_or(Duration::from_secs(15), |s| s.0) },
             prompt,
             turn: AtomicUsize::new(0),

@@ -139,9 +139,9 @@ pub fn note(seen: &mut Seen, delta: &Delta<'_>) {
 }
 
 /// Words that are looked for in passing bytes; an event is parsed only if one of them is in it.
-static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage"));
+static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\""));
 static ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"error"));
-static FINISH: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"finish_reason\":\""));
+static FINISH: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"finish_reason\""));
 
 impl Tap {
     fn push(&mut self, frame: Bytes, seen: &mut Seen, limit: usize) -> Result<Bytes, Error> {
@@ -166,7 +166,8 @@ impl Tap {
 
     /// Whole events. Most of the time none of them is of interest and they pass as they are.
     fn complete(&mut self, events: Bytes, seen: &mut Seen) -> Result<Bytes, Error> {
-        let interesting = !seen.content || self.dialect != Dialect::Chat && self.dialect != Dialect::Completions || has_usage(&events) || ERROR.find(&events).is_some() || FINISH.find(&events).is_some();
+        let interesting =
+            !seen.content || self.dialect != Dialect::Chat && self.dialect != Dialect::Completions || has_value(&USAGE, &events) || has_value(&FINISH, &events) || ERROR.find(&events).is_some();
         if !interesting {
             // Half a character would pass for text, and every client reads it differently.
             std::str::from_utf8(&events).map_err(|_| Error::answer(SseError::NotUtf8))?;
@@ -218,7 +219,7 @@ impl Tap {
                     "message_delta" => seen.finish = seen.finish.or(Some(Finish::from_openai(&between(data, "\"stop_reason\":\"")))),
                     _ => seen.content = true,
                 }
-                if memchr::memmem::find(data.as_bytes(), b"\"usage\"").is_some() && crate::shim::anthropic::tap_usage(data, &mut self.usage) {
+                if memchr::memmem::find(data.as_bytes(), b"\"usage\"").is_some() && providers::anthropic::tap_usage(data, &mut self.usage) {
                     seen.usage = Some(self.usage);
                 }
                 Ok(true)
@@ -236,7 +237,7 @@ impl Tap {
                         seen.finish = Some(if kind == "response.incomplete" { Finish::Length } else { Finish::Stop });
                         seen.done = true;
                         self.terminated = true;
-                        if crate::shim::responses::tap_usage(data, &mut self.usage) {
+                        if providers::responses::tap_usage(data, &mut self.usage) {
                             seen.usage = Some(self.usage);
                         }
                     }
@@ -245,11 +246,11 @@ impl Tap {
                 Ok(true)
             }
             Dialect::Generate => {
-                if data.starts_with("{\"error\"") || data.starts_with("[{\"error\"") || data.starts_with("{\n  \"error\"") {
+                if event.name == "error" || data.starts_with("{\"error\"") || data.starts_with("[{\"error\"") || data.starts_with("{\n  \"error\"") {
                     return Err(providers::openai::read_error(200, data.as_bytes()).into());
                 }
                 seen.content = true;
-                if crate::shim::gemini::tap_usage(data, &mut self.usage) {
+                if providers::gemini::tap_usage(data, &mut self.usage) {
                     seen.usage = Some(self.usage);
                 }
                 if memchr::memmem::find(data.as_bytes(), b"\"finishReason\"").is_some() || memchr::memmem::find(data.as_bytes(), b"\"blockReason\"").is_some() {
@@ -326,11 +327,11 @@ impl Tap {
     }
 }
 
-/// Whether there is a usage object in these bytes, not only `"usage":null`.
-fn has_usage(bytes: &[u8]) -> bool {
-    USAGE.find_iter(bytes).any(|at| {
-        let rest = bytes[at + USAGE.needle().len()..].strip_prefix(b"\":").unwrap_or_default();
-        !rest.trim_ascii_start().starts_with(b"null")
+/// Whether a field stands in these bytes with a value other than `null`.
+fn has_value(field: &Finder<'_>, bytes: &[u8]) -> bool {
+    field.find_iter(bytes).any(|at| {
+        let rest = bytes[at + field.needle().len()..].trim_ascii_start();
+        rest.strip_prefix(b":").is_some_and(|value| !value.trim_ascii_start().starts_with(b"null"))
     })
 }
 
@@ -348,7 +349,13 @@ fn has_content(delta: &str) -> bool {
         audio: Option<serde::de::IgnoredAny>,
     }
     serde_json::from_str::<Greeting<'_>>(delta).is_ok_and(|g| {
-        g.tool_calls.is_some() || g.function_call.is_some() || g.reasoning_content.is_some() || g.reasoning.is_some() || g.refusal.is_some() || g.audio.is_some() || g.content.is_some_and(|c| c.get() != "\"\"")
+        g.tool_calls.is_some()
+            || g.function_call.is_some()
+            || g.reasoning_content.is_some()
+            || g.reasoning.is_some()
+            || g.refusal.is_some()
+            || g.audio.is_some()
+            || g.content.is_some_and(|c| c.get() != "\"\"")
     })
 }
 

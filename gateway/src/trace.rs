@@ -61,7 +61,13 @@ mod tests {
         assert_eq!(trace.parent.as_deref(), Some("b7ad6b7169203331"));
         assert!(trace.header().starts_with("00-0af7651916cd43dd8448eb211c80319c-") && trace.header().ends_with("-01"));
         assert!(!trace.header().contains("b7ad6b7169203331"));
-        for bad in ["", "00-0", "00-00000000000000000000000000000000-b7ad6b7169203331-01", "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"] {
+        for bad in [
+            "",
+            "00-0",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ] {
             headers.insert("traceparent", bad.parse().unwrap());
             assert_eq!(Trace::read(&headers).parent, None, "{bad}");
         }

@@ -12,7 +12,8 @@ use crate::stream::Seen;
 /// What there is to know of an answer read into the hub.
 #[must_use]
 pub fn seen(answer: &Answer) -> Seen {
-    let text = answer.choices.iter().map(|c| c.text.as_deref().map_or(0, str::len) + c.reasoning.as_deref().map_or(0, str::len) + c.calls.iter().map(|k| k.arguments.len()).sum::<usize>()).sum::<usize>();
+    let text =
+        answer.choices.iter().map(|c| c.text.as_deref().map_or(0, str::len) + c.reasoning.as_deref().map_or(0, str::len) + c.calls.iter().map(|k| k.arguments.len()).sum::<usize>()).sum::<usize>();
     Seen { content: true, usage: answer.usage, finish: answer.choices.first().map(providers::answer::Choice::reason), text: text as u64, done: true }
 }
 
@@ -37,16 +38,18 @@ pub fn tap(operation: Operation, body: &[u8]) -> Result<Seen, Error> {
     let mut seen = Seen { content: true, done: true, ..Seen::default() };
     match operation {
         Operation::Chat(Dialect::Messages) | Operation::CountMessages => {
-            seen.usage = crate::shim::anthropic::read_usage(body)?;
-            seen.finish = Some(Finish::Stop);
-        }
-        Operation::Chat(Dialect::Generate) | Operation::CountGenerate | Operation::EmbedContent => {
-            let text = std::str::from_utf8(body).map_err(Error::answer)?;
-            if !text.trim_start().starts_with('{') {
-                return Err(Error::answer("it is not a JSON object"));
+            let text = object(body)?;
+            if text.contains("\"type\":\"error\"") && providers::anthropic::read_answer(body).is_err() {
+                return Err(providers::openai::read_error(200, body).into());
             }
             let mut usage = Usage::default();
-            seen.usage = crate::shim::gemini::tap_usage(text, &mut usage).then_some(usage);
+            seen.usage = providers::anthropic::tap_usage(text, &mut usage).then_some(usage);
+            seen.finish = Some(Finish::Stop);
+        }
+        Operation::Chat(Dialect::Generate) | Operation::CountGenerate | Operation::EmbedContent | Operation::BatchEmbedContents => {
+            let text = object(body)?;
+            let mut usage = Usage::default();
+            seen.usage = providers::gemini::tap_usage(text, &mut usage).then_some(usage);
             seen.finish = Some(Finish::Stop);
         }
         _ => {
@@ -62,6 +65,22 @@ pub fn tap(operation: Operation, body: &[u8]) -> Result<Seen, Error> {
         }
     }
     Ok(seen)
+}
+
+fn object(body: &[u8]) -> Result<&str, Error> {
+    let text = std::str::from_utf8(body).map_err(Error::answer)?;
+    if text.trim_start().starts_with('{') { Ok(text) } else { Err(Error::answer("it is not a JSON object")) }
+}
+
+/// How many tokens a request has, where the provider does not count: about four bytes each.
+#[must_use]
+pub fn estimate(x: &Exchange) -> (Vec<u8>, Seen) {
+    let tokens = (x.envelope.body().len() as u64).div_ceil(4);
+    let body = match x.operation {
+        Operation::CountGenerate => providers::generate::count_answer(tokens),
+        _ => providers::messages::count_answer(tokens),
+    };
+    (body, Seen { content: true, done: true, ..Seen::default() })
 }
 
 /// Embeddings or reranking, read from the client's body.
@@ -82,9 +101,14 @@ impl Work {
     pub fn read(x: &mut Exchange) -> Result<Self, Fault> {
         Ok(match x.operation {
             Operation::Rerank => Work::Rerank(x.hub()?.body().clone()),
-            Operation::EmbedContent => {
-                let batch = x.envelope.get("requests").is_some();
-                Work::EmbedContent(crate::shim::generate::read_embed(&x.envelope, &x.model)?.into(), batch)
+            Operation::EmbedContent | Operation::BatchEmbedContents => {
+                // Gemini has the model in the path.
+                let mut edit = x.envelope.edit();
+                edit.set_text("model", &x.model);
+                let body = edit.finish().into_bytes();
+                let batch = x.operation == Operation::BatchEmbedContents;
+                let hub = if batch { providers::generate::read_batch(&body)? } else { providers::generate::read_embed(&body)? };
+                Work::EmbedContent(hub.into(), batch)
             }
             _ => Work::Embed(x.hub()?.body().clone()),
         })
@@ -159,7 +183,8 @@ impl Work {
     fn write(&self, vectors: &embed::Embeddings, model: &str, base64: bool) -> (Vec<u8>, Seen) {
         let seen = Seen { content: true, done: true, usage: vectors.usage, ..Seen::default() };
         let body = match self {
-            Work::EmbedContent(_, batch) => crate::shim::generate::write_embeddings(vectors, *batch),
+            Work::EmbedContent(_, true) => providers::generate::write_batch(vectors),
+            Work::EmbedContent(_, false) => providers::generate::write_embed(vectors),
             _ => vectors.to_openai(model, base64),
         };
         (body, seen)

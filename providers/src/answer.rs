@@ -134,27 +134,39 @@ pub enum Delta<'a> {
 }
 
 /// A reasoning block as an answer holds it; [`crate::carry::Detail`] is the same as a request brings it back.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OwnedDetail {
     /// `reasoning.text`, `reasoning.encrypted`, `reasoning.summary`.
-    #[serde(rename = "type")]
     pub kind: &'static str,
     /// Who can read it back.
     pub format: &'static str,
-    /// Thinking text that the signature covers.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Thinking text that the signature covers; the summary of a `reasoning.summary`, which is written under that name.
     pub text: Option<String>,
     /// Signature.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub signature: Option<String>,
     /// Opaque data.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
     /// The tool call it belongs to, or the block's own id.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// Position among the answer's blocks.
     pub index: u32,
+}
+
+impl serde::Serialize for OwnedDetail {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        let mut map = s.serialize_map(None)?;
+        map.serialize_entry("type", self.kind)?;
+        map.serialize_entry("format", self.format)?;
+        let text = if self.kind == "reasoning.summary" { "summary" } else { "text" };
+        for (name, value) in [(text, &self.text), ("signature", &self.signature), ("data", &self.data), ("id", &self.id)] {
+            if let Some(value) = value {
+                map.serialize_entry(name, value)?;
+            }
+        }
+        map.serialize_entry("index", &self.index)?;
+        map.end()
+    }
 }
 
 /// A tool call of an answer.
@@ -241,10 +253,15 @@ impl Answer {
     pub fn replay(&self, mut each: impl FnMut(Delta<'_>)) {
         each(Delta::Start { id: &self.id, model: &self.model });
         for (choice, c) in (0..).zip(&self.choices) {
-            if let Some(text) = &c.reasoning {
+            // Where the blocks hold the whole of the text, each comes behind its own part of it.
+            let by_block = c.reasoning.as_deref().is_some_and(|whole| c.details.iter().filter_map(|d| d.text.as_deref()).collect::<String>() == whole);
+            if let Some(text) = c.reasoning.as_deref().filter(|_| !by_block) {
                 each(Delta::Reasoning { choice, text });
             }
             for detail in &c.details {
+                if let Some(text) = detail.text.as_deref().filter(|t| by_block && !t.is_empty()) {
+                    each(Delta::Reasoning { choice, text });
+                }
                 each(Delta::Detail { choice, detail });
             }
             if let Some(text) = &c.text {

@@ -123,7 +123,7 @@ impl Provider for Azure {
                     message.role = Some("system".into());
                 }
             }
-            openai::clean(&mut messages);
+            openai::clean(&mut messages, openai::History::Bare);
             edit.set("messages", serde_json::to_string(&messages).map_err(Error::answer)?);
         }
         Ok(warnings)

@@ -1,7 +1,8 @@
 //! Hosts that speak OpenAI's dialect with small differences: one line each, the differences as data.
 
 use crate::envelope::Edit;
-use crate::{Auth, Dialect, Error, Operation, Provider, Settings, Target, openai};
+use crate::openai::History;
+use crate::{Auth, Dialect, Error, Operation, Provider, Settings, Target, carry, openai};
 
 /// A host's place and its differences.
 #[derive(Debug)]
@@ -21,13 +22,15 @@ pub struct Preset {
     /// Its answers have differences that clients stumble over (`reasoning`, usage in odd places): they are read and
     /// written anew.
     pub odd_answers: bool,
-    /// Wants `reasoning_content` back in the history of tool calls.
-    pub keeps_reasoning: bool,
+    /// What of earlier reasoning it wants to see again.
+    pub history: History,
     /// Parameters that it rejects and that may go with a warning.
     pub drops: &'static [&'static str],
+    /// Parameters that it does not honour and that change the meaning.
+    pub refuses: &'static [&'static str],
 }
 
-const PLAIN: Preset = Preset { kind: "", base_url: "", env: "", also: &[], max_tokens: false, no_stream_options: false, odd_answers: false, keeps_reasoning: false, drops: &[] };
+const PLAIN: Preset = Preset { kind: "", base_url: "", env: "", also: &[], max_tokens: false, no_stream_options: false, odd_answers: false, history: History::Bare, drops: &[], refuses: &[] };
 
 use Operation::{Embeddings, ImageGenerations, Rerank, Speech, Transcriptions, Translations};
 const RESPONSES: Operation = Operation::Chat(Dialect::Responses);
@@ -36,7 +39,7 @@ const COMPLETIONS: Operation = Operation::Chat(Dialect::Completions);
 /// Every preset.
 pub const PRESETS: &[Preset] = &[
     Preset { kind: "xai", base_url: "https://api.x.ai/v1", env: "XAI_API_KEY", also: &[RESPONSES, COMPLETIONS, ImageGenerations], drops: &["logit_bias"], ..PLAIN },
-    Preset { kind: "deepseek", base_url: "https://api.deepseek.com/v1", env: "DEEPSEEK_API_KEY", max_tokens: true, keeps_reasoning: true, ..PLAIN },
+    Preset { kind: "deepseek", base_url: "https://api.deepseek.com/v1", env: "DEEPSEEK_API_KEY", max_tokens: true, history: History::Text, ..PLAIN },
     Preset {
         kind: "groq",
         base_url: "https://api.groq.com/openai/v1",
@@ -67,8 +70,17 @@ pub const PRESETS: &[Preset] = &[
     },
     Preset { kind: "dashscope", base_url: "https://dashscope-intl.aliyuncs.com/compatible-mode/v1", env: "DASHSCOPE_API_KEY", also: &[Embeddings], max_tokens: true, ..PLAIN },
     Preset { kind: "databricks", base_url: "", env: "DATABRICKS_TOKEN", also: &[Embeddings, COMPLETIONS], max_tokens: true, no_stream_options: true, odd_answers: true, ..PLAIN },
-    Preset { kind: "perplexity", base_url: "https://api.perplexity.ai", env: "PERPLEXITY_API_KEY", max_tokens: true, odd_answers: true, drops: &["logit_bias", "seed"], ..PLAIN },
-    Preset { kind: "openrouter", base_url: "https://openrouter.ai/api/v1", env: "OPENROUTER_API_KEY", also: &[COMPLETIONS, Embeddings], odd_answers: true, keeps_reasoning: true, ..PLAIN },
+    Preset {
+        kind: "perplexity",
+        base_url: "https://api.perplexity.ai",
+        env: "PERPLEXITY_API_KEY",
+        max_tokens: true,
+        odd_answers: true,
+        drops: &["logit_bias", "seed", "parallel_tool_calls", "service_tier"],
+        refuses: &["tools", "functions", "logprobs"],
+        ..PLAIN
+    },
+    Preset { kind: "openrouter", base_url: "https://openrouter.ai/api/v1", env: "OPENROUTER_API_KEY", also: &[COMPLETIONS, Embeddings], odd_answers: true, history: History::Blocks, ..PLAIN },
     Preset { kind: "nvidia", base_url: "https://integrate.api.nvidia.com/v1", env: "NVIDIA_API_KEY", also: &[COMPLETIONS, Embeddings], max_tokens: true, ..PLAIN },
     Preset { kind: "sambanova", base_url: "https://api.sambanova.ai/v1", env: "SAMBANOVA_API_KEY", also: &[Embeddings], max_tokens: true, odd_answers: true, ..PLAIN },
     Preset { kind: "vllm", base_url: "http://127.0.0.1:8000/v1", env: "VLLM_API_KEY", also: &[COMPLETIONS, Embeddings, RESPONSES, Rerank, Transcriptions, Translations], odd_answers: true, ..PLAIN },
@@ -120,7 +132,12 @@ impl Provider for Compatible {
         if operation != Operation::Chat(Dialect::Chat) {
             return openai::adapt(operation, edit, target);
         }
-        if !self.preset.keeps_reasoning {
+        for name in self.preset.refuses {
+            if envelope.get(name).is_some_and(|v| !matches!(v, "null" | "false" | "[]")) {
+                return Err(Error::unsupported(self.preset.kind, *name, "leave it out, or choose another model"));
+            }
+        }
+        if self.preset.history == History::Bare {
             openai::adapt(operation, edit, target)?;
         } else {
             if envelope.model() != target.model {
@@ -128,6 +145,10 @@ impl Provider for Compatible {
             }
             if envelope.stream() {
                 openai::ask_for_usage(edit)?;
+            }
+            let calls = self.preset.history == History::Text && envelope.get("messages").is_some_and(|m| m.contains("\"tool_calls\""));
+            if calls || carry::may_carry(envelope.body()) {
+                edit.set("messages", openai::clean_history(&envelope.chat()?, self.preset.history));
             }
         }
         if self.preset.no_stream_options {

@@ -78,6 +78,10 @@ pub trait Writer: Send {
 #[must_use]
 pub fn door(dialect: Dialect) -> &'static dyn Door {
     match dialect {
-        Dialect::Chat | _ => &crate::chat::Chat,
+        Dialect::Completions => &crate::completions::Completions,
+        Dialect::Responses => &crate::responses::Responses,
+        Dialect::Generate => &crate::generate::Generate,
+        Dialect::Messages => &crate::messages::Messages,
+        Dialect::Chat => &crate::chat::Chat,
     }
 }

@@ -203,7 +203,8 @@ impl UpstreamError {
         let text = self.message.to_ascii_lowercase();
         let says = |words: &[&str]| words.iter().any(|w| text.contains(w));
         self.kind = match self.kind {
-            ErrorKind::InvalidRequest | ErrorKind::TooLarge
+            // Some hosts tell it with status 500, or inside an answer of status 200.
+            ErrorKind::InvalidRequest | ErrorKind::TooLarge | ErrorKind::Server
                 if says(&[
                     "maximum context length",
                     "context length exceeded",
@@ -216,6 +217,8 @@ impl UpstreamError {
                     "context window",
                     "exceed context limit",
                     "exceeds the context length",
+                    "available context size",
+                    "greater than the context length",
                     "reduce the length of the messages",
                 ]) =>
             {

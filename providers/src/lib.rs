@@ -5,28 +5,39 @@
 //! Where both sides speak the same dialect nothing is read or written: the bytes pass.
 
 pub mod answer;
+pub mod anthropic;
 pub mod azure;
 pub mod bedrock;
 pub mod carry;
 pub mod chat;
 pub mod cohere;
 pub mod compatible;
+pub mod completions;
 pub mod door;
 pub mod echo;
 pub mod embed;
 pub mod envelope;
 pub mod error;
 pub mod eventstream;
+pub mod gemini;
+pub mod generate;
 pub mod huggingface;
 pub mod json;
+pub mod messages;
 pub mod mistral;
+pub mod neutral;
+mod oddities;
 pub mod ollama;
 pub mod openai;
 pub mod prices;
 pub mod rerank;
+pub mod responses;
 pub mod sse;
 pub mod usage;
+pub mod vertex;
 pub mod wire;
+
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -64,6 +75,8 @@ pub enum Operation {
     Embeddings,
     /// Gemini's `embedContent`.
     EmbedContent,
+    /// Gemini's `batchEmbedContents`.
+    BatchEmbedContents,
     /// Ranking documents by a query.
     Rerank,
     /// OpenAI's moderations.
@@ -102,7 +115,7 @@ impl Operation {
             Operation::Files => "/files",
             Operation::Batches => "/batches",
             Operation::Rerank => "/rerank",
-            Operation::Chat(Dialect::Messages | Dialect::Generate) | Operation::CountMessages | Operation::CountGenerate | Operation::EmbedContent => return None,
+            Operation::Chat(Dialect::Messages | Dialect::Generate) | Operation::CountMessages | Operation::CountGenerate | Operation::EmbedContent | Operation::BatchEmbedContents => return None,
         })
     }
 
@@ -114,7 +127,7 @@ impl Operation {
             Operation::Chat(Dialect::Generate) => "generate_content",
             Operation::Chat(_) => "chat",
             Operation::CountMessages | Operation::CountGenerate => "count_tokens",
-            Operation::Embeddings | Operation::EmbedContent => "embeddings",
+            Operation::Embeddings | Operation::EmbedContent | Operation::BatchEmbedContents => "embeddings",
             Operation::Rerank => "rerank",
             Operation::Moderations => "moderation",
             Operation::ImageGenerations | Operation::ImageEdits => "image_generation",
@@ -259,6 +272,12 @@ pub trait Provider: Send + Sync {
         openai::read_error(status, body)
     }
 
+    /// How long an error's body asks to wait before the next try, for providers that say so there instead of in a header.
+    fn retry_after(&self, body: &[u8]) -> Option<Duration> {
+        let _ = body;
+        None
+    }
+
     /// Writes an embeddings request; several calls where one takes only one text.
     ///
     /// # Errors
@@ -365,6 +384,9 @@ type Make = fn(&Settings) -> Result<Box<dyn Provider>, Error>;
 /// The kinds with a dialect of their own. [`compatible::PRESETS`] has the rest.
 const KINDS: &[(&str, Make)] = &[
     ("openai", |s| Ok(Box::new(openai::OpenAi::new(s)))),
+    ("anthropic", |s| Ok(Box::new(anthropic::Anthropic::new(s)))),
+    ("gemini", |s| Ok(Box::new(gemini::Gemini::new(s)))),
+    ("vertex", |s| Ok(Box::new(vertex::Vertex::new(s)?))),
     ("azure", |s| Ok(Box::new(azure::Azure::new(s)?))),
     ("bedrock", |s| Ok(Box::new(bedrock::Bedrock::new(s)?))),
     ("cohere", |s| Ok(Box::new(cohere::Cohere::new(s)))),

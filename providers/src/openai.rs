@@ -6,10 +6,11 @@ use serde_json::value::RawValue;
 use crate::answer::{Answer, Call, Choice, Delta, Finish};
 use crate::envelope::Edit;
 use crate::error::{ErrorKind, UpstreamError};
+use crate::oddities::{Details, sources};
 use crate::sse::Event;
 use crate::usage::{OpenAiUsage, Usage};
 use crate::wire::{Arguments, ChatRequest, Str};
-use crate::{Dialect, Error, Operation, Provider, Settings, Target, Transcoder, broken_off, carry};
+use crate::{Dialect, Error, Operation, Provider, Settings, Target, Transcoder, broken_off, carry, responses};
 
 /// OpenAI, or any host that speaks exactly as it does.
 #[derive(Debug)]
@@ -65,7 +66,12 @@ pub fn adapt(operation: Operation, edit: &mut Edit<'_>, target: &Target<'_>) -> 
         ask_for_usage(edit)?;
     }
     if operation == Operation::Chat(Dialect::Chat) && carry::may_carry(envelope.body()) {
-        edit.set("messages", clean_history(&envelope.chat()?));
+        edit.set("messages", clean_history(&envelope.chat()?, History::Bare));
+    }
+    if operation == Operation::Chat(Dialect::Responses)
+        && let Some(input) = responses::clean_input(envelope)
+    {
+        edit.set("input", input);
     }
     Ok(Vec::new())
 }
@@ -84,19 +90,37 @@ pub fn ask_for_usage(edit: &mut Edit<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// The messages without reasoning blocks and with bare call ids.
-fn clean_history(request: &ChatRequest<'_>) -> String {
+/// What of earlier reasoning a host wants to see again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum History {
+    /// Nothing.
+    Bare,
+    /// The text, and with every turn of calls: it answers 400 where one has none.
+    Text,
+    /// The blocks.
+    Blocks,
+}
+
+/// The messages with bare call ids and of their reasoning what the host wants.
+pub(crate) fn clean_history(request: &ChatRequest<'_>, keep: History) -> String {
     let mut messages = request.messages.clone().unwrap_or_default();
-    clean(&mut messages);
+    clean(&mut messages, keep);
     serde_json::to_string(&messages).unwrap_or_default()
 }
 
 /// Takes out of the messages what this gateway put there: reasoning blocks, and the seals on call ids.
-pub(crate) fn clean(messages: &mut [crate::wire::Message<'_>]) {
+pub(crate) fn clean(messages: &mut [crate::wire::Message<'_>], keep: History) {
     for message in messages {
-        message.reasoning_content = None;
-        message.reasoning_details = None;
         bare_ids(message);
+        if keep == History::Bare {
+            message.reasoning_content = None;
+        }
+        if keep != History::Blocks {
+            message.reasoning_details = None;
+        }
+        if keep == History::Text && message.tool_calls.is_some() {
+            message.reasoning_content.get_or_insert_default();
+        }
     }
 }
 
@@ -151,7 +175,7 @@ pub fn read_error(status: u16, body: &[u8]) -> UpstreamError {
         .unwrap_or_else(|| format!("the upstream answered with status {status}"));
     let code = text(&inner["code"]);
     let kind = match (code.as_deref(), inner["type"].as_str()) {
-        (Some("context_length_exceeded"), _) => ErrorKind::ContextLength,
+        (Some("context_length_exceeded"), _) | (_, Some("exceed_context_size_error")) => ErrorKind::ContextLength,
         (Some("content_filter" | "content_policy_violation"), _) => ErrorKind::ContentFilter,
         (Some("insufficient_quota"), _) | (_, Some("insufficient_quota")) => ErrorKind::Quota,
         // An error inside an answer of status 200 has only its own words.
@@ -180,6 +204,9 @@ struct Piece<'a> {
     text: Option<Str<'a>>,
     #[serde(borrow)]
     thinking: Option<Vec<ThinkingPiece<'a>>>,
+    /// Databricks' name for the same.
+    #[serde(borrow)]
+    summary: Option<Vec<ThinkingPiece<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -197,7 +224,7 @@ impl Body<'_> {
                     if let Some(t) = &piece.text {
                         text(t);
                     }
-                    for t in piece.thinking.iter().flatten().filter_map(|t| t.text.as_deref()) {
+                    for t in piece.thinking.iter().chain(&piece.summary).flatten().filter_map(|t| t.text.as_deref()) {
                         thinking(t);
                     }
                 }
@@ -224,6 +251,28 @@ struct Message<'a> {
     function_call: Option<Function<'a>>,
     #[serde(borrow)]
     annotations: Option<Vec<&'a RawValue>>,
+    #[serde(borrow)]
+    reasoning_details: Option<&'a RawValue>,
+    #[serde(borrow)]
+    images: Option<Vec<Image<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct Image<'a> {
+    #[serde(borrow)]
+    image_url: Option<Url<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Url<'a> {
+    #[serde(borrow)]
+    url: Str<'a>,
+}
+
+impl Message<'_> {
+    fn image_urls(&self) -> impl Iterator<Item = &str> {
+        self.images.iter().flatten().filter_map(|i| Some(&*i.image_url.as_ref()?.url))
+    }
 }
 
 #[derive(Deserialize)]
@@ -256,8 +305,11 @@ struct Custom<'a> {
 #[derive(Deserialize)]
 struct Part<'a> {
     index: Option<u32>,
-    #[serde(borrow, alias = "delta")]
+    #[serde(borrow)]
     message: Option<Message<'a>>,
+    /// Perplexity sends `message` beside it: all that came so far, once more.
+    #[serde(borrow)]
+    delta: Option<Message<'a>>,
     /// Legacy completions.
     #[serde(borrow)]
     text: Option<Str<'a>>,
@@ -265,10 +317,27 @@ struct Part<'a> {
     finish_reason: Option<Str<'a>>,
     #[serde(borrow)]
     logprobs: Option<&'a RawValue>,
+    /// OpenRouter's place for an error of the host behind it.
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+}
+
+impl Part<'_> {
+    /// An error that is told in the place of a choice, or by its finish alone.
+    fn failure(&self) -> Option<Error> {
+        match self.error.filter(real) {
+            Some(error) => Some(read_error(200, format!("{{\"error\":{}}}", error.get()).as_bytes()).into()),
+            None if self.finish_reason.as_deref() == Some("error") => Some(UpstreamError::new(ErrorKind::Server, "the upstream ended the answer with an error").into()),
+            None => None,
+        }
+    }
 }
 
 #[derive(Deserialize)]
 struct Completion<'a> {
+    /// `error` where vLLM's older versions fail.
+    #[serde(borrow)]
+    object: Option<Str<'a>>,
     #[serde(borrow)]
     id: Option<Str<'a>>,
     #[serde(borrow)]
@@ -280,6 +349,16 @@ struct Completion<'a> {
     x_groq: Option<Groq>,
     #[serde(borrow)]
     error: Option<&'a RawValue>,
+    #[serde(borrow)]
+    search_results: Option<&'a RawValue>,
+    #[serde(borrow)]
+    citations: Option<&'a RawValue>,
+}
+
+impl Completion<'_> {
+    fn failed(&self) -> bool {
+        self.error.filter(real).is_some() || self.object.as_deref() == Some("error")
+    }
 }
 
 #[derive(Deserialize)]
@@ -297,14 +376,21 @@ fn real(raw: &&RawValue) -> bool {
 /// When it is not one, or reports an error.
 pub fn read_answer(body: &[u8]) -> Result<Answer, Error> {
     let completion: Completion<'_> = serde_json::from_slice(body).map_err(Error::answer)?;
-    if completion.error.filter(real).is_some() {
+    if completion.failed() {
         return Err(read_error(200, body).into());
     }
+    let mut sources = sources(completion.search_results, completion.citations);
     let Some(parts) = completion.choices else { return Err(Error::answer("it has no `choices`")) };
     let mut answer = Answer { id: owned(completion.id), model: owned(completion.model), choices: Vec::new(), usage: completion.usage.or(completion.x_groq.and_then(|g| g.usage)).map(Usage::from) };
     for (position, part) in (0..).zip(parts) {
+        if let Some(error) = part.failure() {
+            return Err(error);
+        }
         let index = part.index.unwrap_or(position);
         *answer.choice(index) = read_choice(part);
+    }
+    if let Some(first) = answer.choices.first_mut().filter(|c| c.annotations.is_empty()) {
+        first.annotations.append(&mut sources);
     }
     Ok(answer)
 }
@@ -314,9 +400,10 @@ fn owned(text: Option<Str<'_>>) -> String {
 }
 
 fn read_choice(part: Part<'_>) -> Choice {
-    let message = part.message.unwrap_or_default();
+    let message = part.message.or(part.delta).unwrap_or_default();
     let mut choice = Choice {
         text: part.text.map(|t| t.0.into_owned()),
+        images: message.image_urls().map(str::to_owned).collect(),
         refusal: message.refusal.map(|t| t.0.into_owned()),
         reasoning: message.reasoning_content.or(message.reasoning).filter(|t| !t.is_empty()).map(|t| t.0.into_owned()),
         annotations: message.annotations.into_iter().flatten().map(ToOwned::to_owned).collect(),
@@ -324,6 +411,11 @@ fn read_choice(part: Part<'_>) -> Choice {
         finish: part.finish_reason.map(|f| Finish::from_openai(&f)),
         ..Choice::default()
     };
+    if let Some(raw) = message.reasoning_details {
+        let mut details = Details::default();
+        details.take(raw, |d| choice.details.push(d));
+        details.finish(|d| choice.details.push(d));
+    }
     if let Some(content) = message.content {
         let (mut text, mut thinking) = (String::new(), String::new());
         content.each(|t| text.push_str(t), |t| thinking.push_str(t));
@@ -352,12 +444,16 @@ pub struct Chunks {
     started: bool,
     done: bool,
     choices: Vec<ChunkState>,
+    /// A search's sources: they come with every chunk, and are given out once.
+    sources: Vec<Box<RawValue>>,
 }
 
 #[derive(Debug, Default, Clone)]
 struct ChunkState {
     /// The upstream's index and id of each call, in the order they began; the position is the index given out.
     calls: Vec<(Option<u32>, String)>,
+    details: Details,
+    annotated: bool,
     finished: bool,
 }
 
@@ -372,10 +468,16 @@ impl Transcoder for Chunks {
             return Ok(());
         }
         let chunk: Completion<'_> = serde_json::from_str(data).map_err(Error::answer)?;
-        if event.name == "error" || chunk.error.filter(real).is_some() {
+        if event.name == "error" || chunk.failed() {
             return Err(read_error(200, data.as_bytes()).into());
         }
         let choices = chunk.choices.unwrap_or_default();
+        if let Some(error) = choices.iter().find_map(Part::failure) {
+            return Err(error);
+        }
+        if chunk.search_results.or(chunk.citations).is_some() {
+            self.sources = sources(chunk.search_results, chunk.citations);
+        }
         // Azure's first chunk has no choices and an empty id; the id and the model come with the next one.
         if !self.started && (!choices.is_empty() || chunk.id.as_deref().is_some_and(|id| !id.is_empty())) {
             self.started = true;
@@ -383,6 +485,10 @@ impl Transcoder for Chunks {
         }
         for part in choices {
             self.part(part, out);
+        }
+        // xAI tells its sources only after the finish.
+        if self.choices.first().is_some_and(|c| c.finished) {
+            self.give_sources(out);
         }
         if let Some(usage) = chunk.usage.or(chunk.x_groq.and_then(|g| g.usage)) {
             out(Delta::Usage(usage.into()));
@@ -397,14 +503,28 @@ impl Transcoder for Chunks {
 }
 
 impl Chunks {
+    /// Gives out a search's sources once, unless the message had annotations of its own.
+    fn give_sources(&mut self, out: &mut dyn FnMut(Delta<'_>)) {
+        if let Some(first) = self.choices.first_mut().filter(|c| !c.annotated && !self.sources.is_empty()) {
+            first.annotated = true;
+            self.sources.drain(..).for_each(|json| out(Delta::Annotation { choice: 0, json: json.get() }));
+        }
+    }
+
     fn part(&mut self, part: Part<'_>, out: &mut dyn FnMut(Delta<'_>)) {
         let choice = part.index.unwrap_or(0).min(crate::answer::MAX_CHOICES as u32 - 1);
         if self.choices.len() <= choice as usize {
             self.choices.resize(choice as usize + 1, ChunkState::default());
         }
-        let message = part.message.unwrap_or_default();
+        let message = part.delta.or(part.message).unwrap_or_default();
         if let Some(text) = message.reasoning_content.as_deref().or(message.reasoning.as_deref()).filter(|t| !t.is_empty()) {
             out(Delta::Reasoning { choice, text });
+        }
+        let details = &mut self.choices[choice as usize].details;
+        match message.reasoning_details {
+            Some(raw) if raw.get() != "[]" => details.take(raw, |detail| out(Delta::Detail { choice, detail: &detail })),
+            // What follows the reasoning completes it.
+            _ => details.finish(|detail| out(Delta::Detail { choice, detail: &detail })),
         }
         if let Some(content) = &message.content {
             // Two closures cannot both hold `out`: thinking comes first in every host that sends both.
@@ -425,7 +545,11 @@ impl Chunks {
             out(Delta::Refusal { choice, text });
         }
         for annotation in message.annotations.iter().flatten() {
+            self.choices[choice as usize].annotated = true;
             out(Delta::Annotation { choice, json: annotation.get() });
+        }
+        for url in message.image_urls() {
+            out(Delta::Image { choice, url });
         }
         let legacy = message.function_call.map(|function| ToolCall { index: Some(0), id: None, function: Some(function), custom: None });
         for call in message.tool_calls.into_iter().flatten().chain(legacy) {
@@ -436,7 +560,11 @@ impl Chunks {
         }
         if let Some(reason) = part.finish_reason.filter(|r| !r.is_empty()) {
             let state = &mut self.choices[choice as usize];
-            if !std::mem::replace(&mut state.finished, true) {
+            state.details.finish(|detail| out(Delta::Detail { choice, detail: &detail }));
+            if choice == 0 {
+                self.give_sources(out);
+            }
+            if !std::mem::replace(&mut self.choices[choice as usize].finished, true) {
                 out(Delta::Finish { choice, reason: Finish::from_openai(&reason) });
             }
         }

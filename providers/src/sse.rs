@@ -60,6 +60,10 @@ pub fn end_of_events(bytes: &[u8]) -> usize {
 pub fn read(event: &[u8]) -> Result<Option<Event<'_>>, SseError> {
     let text = std::str::from_utf8(event).map_err(|_| SseError::NotUtf8)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.trim_start().starts_with('{') {
+        // Google, and proxies that fail in mid-stream, write an error as a bare object with no field in front.
+        return Ok(Some(Event { name: "error", data: Cow::Borrowed(text.trim()) }));
+    }
     let mut name = "";
     let mut data: Option<Cow<'_, str>> = None;
     for line in text.split('\n') {

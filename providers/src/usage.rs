@@ -86,15 +86,16 @@ impl Usage {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct OpenAiUsage {
-    #[serde(alias = "input_tokens")]
     prompt_tokens: Option<u64>,
-    #[serde(alias = "output_tokens")]
     completion_tokens: Option<u64>,
     total_tokens: Option<u64>,
-    #[serde(alias = "input_tokens_details")]
     prompt_tokens_details: Option<PromptDetails>,
-    #[serde(alias = "output_tokens_details")]
     completion_tokens_details: Option<CompletionDetails>,
+    /// The names of Responses. Not aliases: a host that sends both would be refused for a field that stands twice.
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    input_tokens_details: Option<PromptDetails>,
+    output_tokens_details: Option<CompletionDetails>,
     /// DeepSeek's name for cached prompt tokens.
     prompt_cache_hit_tokens: Option<u64>,
     /// Together's and others' flat name.
@@ -119,20 +120,21 @@ struct CompletionDetails {
 
 impl From<OpenAiUsage> for Usage {
     fn from(u: OpenAiUsage) -> Self {
-        let prompt = u.prompt_tokens.unwrap_or_default();
-        let details = u.prompt_tokens_details.unwrap_or_default();
+        let prompt = u.prompt_tokens.or(u.input_tokens).unwrap_or_default();
+        let details = u.prompt_tokens_details.or(u.input_tokens_details).unwrap_or_default();
+        let completion_details = u.completion_tokens_details.or(u.output_tokens_details).unwrap_or_default();
         let cache_read = details.cached_tokens.or(u.prompt_cache_hit_tokens).or(u.cached_tokens).unwrap_or_default().min(prompt);
         let cache_write = details.cache_write_tokens.unwrap_or_default().min(prompt - cache_read);
         let input_audio = details.audio_tokens.unwrap_or_default().min(prompt - cache_read - cache_write);
         // Some hosts leave reasoning out of completion_tokens but have it in the total.
-        let said = u.completion_tokens.unwrap_or_default();
-        let thought = u.completion_tokens_details.as_ref().and_then(|d| d.reasoning_tokens).unwrap_or_default();
+        let said = u.completion_tokens.or(u.output_tokens).unwrap_or_default();
+        let thought = completion_details.reasoning_tokens.unwrap_or_default();
         let completion = match u.total_tokens {
             Some(total) if total == prompt + said + thought => said + thought,
             _ => said,
         };
         let reasoning = thought.min(completion);
-        let output_audio = u.completion_tokens_details.and_then(|d| d.audio_tokens).unwrap_or_default().min(completion - reasoning);
+        let output_audio = completion_details.audio_tokens.unwrap_or_default().min(completion - reasoning);
         Usage {
             input: prompt - cache_read - cache_write - input_audio,
             cache_read,
@@ -170,6 +172,8 @@ mod tests {
         assert_eq!(read(r#"{"prompt_tokens":9,"prompt_tokens_details":{"cache_write_tokens":5}}"#).cache_write, 5);
         let responses = read(r#"{"input_tokens":9,"output_tokens":7,"total_tokens":16,"input_tokens_details":{"cached_tokens":2},"output_tokens_details":{"reasoning_tokens":3}}"#);
         assert_eq!((responses.prompt(), responses.completion(), responses.reasoning), (9, 7, 3));
+        let both = read(r#"{"prompt_tokens":9,"input_tokens":9,"completion_tokens":7,"output_tokens":7}"#);
+        assert_eq!((both.prompt(), both.completion()), (9, 7));
         // xAI: reasoning beside completion_tokens, inside the total.
         let xai = read(r#"{"prompt_tokens":10,"completion_tokens":5,"total_tokens":35,"completion_tokens_details":{"reasoning_tokens":20}}"#);
         assert_eq!((xai.output, xai.reasoning, xai.total()), (5, 20, 35));

@@ -111,9 +111,9 @@ struct Fed {
     error: Option<Error>,
 }
 
-fn feed(stream: &[u8], framing: Framing, size: usize, transcoder: &mut dyn Transcoder, out: &dyn Door) -> Fed {
+fn feed(stream: &[u8], framing: Framing, size: usize, transcoder: &mut dyn Transcoder, out: &dyn Door, meta: Meta) -> Fed {
     let mut cutter = Cutter::new(framing, 1 << 20);
-    let mut writer = out.writer(meta());
+    let mut writer = out.writer(meta);
     let mut fed = Fed { log: Vec::new(), answer: Answer::default(), text: String::new(), error: None };
     let mut bytes = Vec::new();
     let result = {
@@ -181,10 +181,10 @@ fn check_answer(case: &mut Case, name: &str, answer: &Answer) {
 }
 
 /// Feeds a stream whole, byte by byte and in sevens; compares, and returns the whole.
-fn stream(case: &mut Case, name: &str, bytes: &[u8], framing: Framing, make: &dyn Fn() -> Box<dyn Transcoder>, out: &dyn Door) -> Fed {
-    let whole = feed(bytes, framing, bytes.len().max(1), &mut *make(), out);
+fn stream(case: &mut Case, name: &str, bytes: &[u8], framing: Framing, make: &dyn Fn() -> Box<dyn Transcoder>, out: &dyn Door, meta: &Meta) -> Fed {
+    let whole = feed(bytes, framing, bytes.len().max(1), &mut *make(), out, meta.clone());
     for size in [1, 7] {
-        let other = feed(bytes, framing, size, &mut *make(), out);
+        let other = feed(bytes, framing, size, &mut *make(), out, meta.clone());
         if other.log != whole.log || other.text != whole.text {
             case.fail(name, &format!("differs when fed in pieces of {size}"));
         }
@@ -273,11 +273,11 @@ fn provider_case(kind: &str, case: &mut Case) {
         let Some(bytes) = case.read(name) else { continue };
         assert_eq!(framing, provider.framing(), "{name} is not how {kind} frames its streams");
         let bytes = if framing == Framing::EventStream { frames(std::str::from_utf8(&bytes).unwrap()) } else { bytes };
-        let fed = stream(case, name, &bytes, framing, &|| provider.transcoder(&target), door(Dialect::Chat));
+        let fed = stream(case, name, &bytes, framing, &|| provider.transcoder(&target), door(Dialect::Chat), &meta());
         case.expect("client.sse", &fed.text);
         // What was written is read back by the hub's own reader: the chunks joined are the same answer.
         if fed.error.is_none() {
-            let again = feed(fed.text.as_bytes(), Framing::Sse, fed.text.len(), &mut openai::Chunks::default(), door(Dialect::Chat));
+            let again = feed(fed.text.as_bytes(), Framing::Sse, fed.text.len(), &mut openai::Chunks::default(), door(Dialect::Chat), meta());
             assert!(again.error.is_none(), "{}: {:?}", case.folder.display(), again.error);
             let strip = |a: &Answer| {
                 let mut facts = answer_facts(a);
@@ -357,13 +357,14 @@ fn door_case(name: &str, case: &mut Case) {
             Err(e) => case.expect("error.json", &pretty(&error_json(&e))),
         }
     }
+    let meta = Meta { request: request.unwrap_or_default().into(), ..meta() };
     if let Some(body) = case.read("hub.answer.json") {
         let answer = openai::read_answer(&body).unwrap();
-        let text = door.answer(&answer, &Meta { request: request.clone().unwrap_or_default().into(), ..meta() });
+        let text = door.answer(&answer, &meta);
         case.expect("client.answer.json", &pretty(&serde_json::from_slice(&text).unwrap()));
     }
     if let Some(bytes) = case.read("hub.sse") {
-        let fed = stream(case, "hub.sse", &bytes, Framing::Sse, &|| Box::new(openai::Chunks::default()), door);
+        let fed = stream(case, "hub.sse", &bytes, Framing::Sse, &|| Box::new(openai::Chunks::default()), door, &meta);
         case.expect("client.sse", &fed.text);
     }
 }

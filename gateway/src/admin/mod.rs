@@ -15,12 +15,7 @@ use crate::state::State;
 
 /// Serves the admin port until the process ends.
 pub async fn serve(state: Arc<State>, listener: TcpListener) {
-    let app = Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .route("/status", get(status))
-        .with_state(state);
+    let app = Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(ready)).route("/metrics", get(metrics)).route("/status", get(status)).with_state(state);
     if let Err(error) = axum::serve(listener, app).await {
         tracing::error!(%error, "the admin port has stopped");
     }

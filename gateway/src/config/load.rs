@@ -31,12 +31,12 @@ impl fmt::Display for Problem {
 }
 
 /// Parts of the finished gateway that this version does not have yet. Named, so that nobody has to guess.
-const LATER: &[&str] = &["consumers", "groups", "redis", "semantic", "knowledge", "guards", "mcp", "a2a"];
+const LATER: &[&str] = &["redis", "semantic", "knowledge", "guards", "mcp", "a2a"];
 const LATER_IN_AUTH: &[&str] = &["jwt"];
-const LATER_IN_MODELS: &[&str] = &["guards", "cache", "knowledge", "allow", "deny", "otherwise", "threshold"];
+const LATER_IN_MODELS: &[&str] = &["guards", "cache", "knowledge", "otherwise", "threshold"];
 
 /// Sections whose entries are read one by one, so that one bad entry does not hide the next.
-const BY_ENTRY: &[&str] = &["providers", "models", "prices"];
+const BY_ENTRY: &[&str] = &["providers", "models", "prices", "consumers", "groups"];
 
 /// Reads a file, or a folder of `*.yaml` files that are merged in the order of their names.
 ///
@@ -125,6 +125,8 @@ fn finish(mut tree: Map<String, Value>, env: &dyn Fn(&str) -> Option<String>, mu
                                 config.models.insert(name, model);
                             }
                         }
+                        "consumers" => keep(&mut config.consumers, name, typed(value, &path, &mut problems)),
+                        "groups" => keep(&mut config.groups, name, typed(value, &path, &mut problems)),
                         _ => keep(&mut config.prices, name, typed(value, &path, &mut problems)),
                     }
                 }
@@ -285,14 +287,28 @@ mod tests {
             "listen: here\nproviders:\n  a: { kind: openai, api_key: \"${NO}\", bas_url: x }\n  b: { kind: echo, colour: red }\nmodels:\n  m: { targets: [{ model: a/x, wieght: 3 }] }\n  n: 7\nguards: {}\nlimts: {}\n",
         );
         let text = found.join("\n");
-        for part in ["listen: ", "providers.a.api_key: the environment variable NO is not set", "providers.a", "`bas_url`", "providers.b", "`colour`", "models.m.targets[0]", "`wieght`", "models.n: must be", "guards: is not supported yet", "limts: unknown section; known:"] {
+        for part in [
+            "listen: ",
+            "providers.a.api_key: the environment variable NO is not set",
+            "providers.a",
+            "`bas_url`",
+            "providers.b",
+            "`colour`",
+            "models.m.targets[0]",
+            "`wieght`",
+            "models.n: must be",
+            "guards: is not supported yet",
+            "limts: unknown section; known:",
+        ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
     }
 
     #[test]
     fn environment_only_inside_scalars_and_off_is_a_word() {
-        let config = from_text("providers:\n  a: { kind: openai, api_key: \"x-${KEY}-${NO:-d}\" }\nadmin: off\nmodels: { m: { target: a/b, cache: off } }\n", &|name| (name == "KEY").then(|| "k".to_owned())).unwrap();
+        let config =
+            from_text("providers:\n  a: { kind: openai, api_key: \"x-${KEY}-${NO:-d}\" }\nadmin: off\nmodels: { m: { target: a/b, cache: off } }\n", &|name| (name == "KEY").then(|| "k".to_owned()))
+                .unwrap();
         assert_eq!(config.providers["a"].api_key.as_ref().unwrap().expose(), "x-k-d");
         assert_eq!(config.admin, Some(super::super::Address::Off(super::super::Off::Off)));
         assert!(!format!("{config:?}").contains("x-k-d"));

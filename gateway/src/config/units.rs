@@ -88,7 +88,10 @@ mod tests {
     #[test]
     fn people_s_ways_of_writing() {
         let span = |t: &str| serde_json::from_value::<Span>(t.into()).map(|s| s.0.as_millis()).ok();
-        assert_eq!([span("200ms"), span("1.5s"), span("5m"), span("1h"), span("7d"), span("5"), span("5 years"), span("-1s")], [Some(200), Some(1500), Some(300_000), Some(3_600_000), Some(604_800_000), None, None, None]);
+        assert_eq!(
+            [span("200ms"), span("1.5s"), span("5m"), span("1h"), span("7d"), span("5"), span("5 years"), span("-1s")],
+            [Some(200), Some(1500), Some(300_000), Some(3_600_000), Some(604_800_000), None, None, None]
+        );
         let size = |t: &str| serde_json::from_value::<Size>(t.into()).map(|s| s.0).ok();
         assert_eq!([size("64KiB"), size("8MiB"), size("1MB"), size("12"), size("x")], [Some(65_536), Some(8_388_608), Some(1_000_000), Some(12), None]);
         let count = |t: serde_json::Value| serde_json::from_value::<Count>(t).map(|s| s.0).ok();

@@ -1,14 +1,16 @@
 //! tmp
 #![allow(missing_docs, clippy::all)]
 mod config;
-pub use config::*;
 use crate::secret::Secret;
+pub use config::*;
 use http::HeaderValue;
 use std::sync::Arc;
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct CredentialError(String);
-pub struct Credential { header: Option<(http::HeaderName, HeaderValue)> }
+pub struct Credential {
+    header: Option<(http::HeaderName, HeaderValue)>,
+}
 impl Credential {
     pub fn new(auth: providers::Auth, config: &CredentialConfig, _region: Option<&str>, _http: reqwest::Client) -> Result<Self, CredentialError> {
         let _ = Secret::default();
@@ -20,9 +22,13 @@ impl Credential {
         };
         Ok(Self { header })
     }
-    pub fn is_static(&self) -> bool { true }
+    pub fn is_static(&self) -> bool {
+        true
+    }
     pub async fn apply(&self, parts: &mut http::request::Parts, _body: &providers::envelope::Payload) -> Result<(), CredentialError> {
-        if let Some((n, v)) = &self.header { parts.headers.insert(n, v.clone()); }
+        if let Some((n, v)) = &self.header {
+            parts.headers.insert(n, v.clone());
+        }
         Ok(())
     }
     pub async fn keep_fresh(self: Arc<Self>) {}

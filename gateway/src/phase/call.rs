@@ -221,6 +221,8 @@ async fn attempt(x: &mut Exchange, model: &ModelRule, target: &TargetRule, rest:
     let name = target.model_for(rest);
     let rules = x.rules.clone();
     let provider = &target.provider;
+    // What another target had to leave out is no concern of this one.
+    x.warnings.clear();
     let t = Target { model: &name, info: rules.prices.get(&provider.name, provider.dialect.kind(), &name) };
     if let Some(entry) = x.entry() {
         entry.provider = Some(provider.name.clone());
@@ -228,7 +230,7 @@ async fn attempt(x: &mut Exchange, model: &ModelRule, target: &TargetRule, rest:
         entry.model_used = Some(name.clone());
     }
     match x.operation {
-        Operation::Embeddings | Operation::Rerank | Operation::EmbedContent => {
+        Operation::Embeddings | Operation::Rerank | Operation::EmbedContent | Operation::BatchEmbedContents => {
             if let Some(reply) = translated_whole(x, model, target, &t).await? {
                 return Ok(reply);
             }
@@ -238,19 +240,24 @@ async fn attempt(x: &mut Exchange, model: &ModelRule, target: &TargetRule, rest:
                 return Ok(reply);
             }
         }
+        Operation::CountMessages | Operation::CountGenerate if provider.dialect.path(x.operation, &t, false)?.is_none() => {
+            let (body, seen) = whole::estimate(x);
+            x.warnings.push("the number of tokens is an estimate: this provider does not count them".to_owned());
+            return Ok(whole_reply(body, seen));
+        }
         _ => {}
     }
     let sending = prepare(x, provider, &t)?;
     let reading = sending.reading;
-    let first = if x.stream { model.timeout.first_token } else { model.timeout.total };
-    let response = tokio::time::timeout(first, send(x, target, sending)).await.map_err(|_| timed_out("nothing came within the time for the first token", model))?;
+    let first = tokio::time::Instant::now() + if x.stream { model.timeout.first_token } else { model.timeout.total };
+    let response = tokio::time::timeout_at(first, send(x, target, sending)).await.map_err(|_| timed_out("nothing came within the time for the first token", model))?;
     let response = accept(x, provider, model, response.map_err(|e| retry_connect(e, model))?).await?;
     let headers = passed_headers(response.headers());
     let (kind, seen) = match reading {
         Reading::Raw => (raw(response), Seen { content: true, done: true, ..Seen::default() }),
         _ if x.stream => {
             let reading = streamed(x, provider, model, &t, reading, response);
-            tokio::time::timeout(first, reading).await.map_err(|_| timed_out("no token came in time", model))??
+            tokio::time::timeout_at(first, reading).await.map_err(|_| timed_out("no token came in time", model))??
         }
         _ => read_whole(x, provider, model, &t, reading, response).await?,
     };
@@ -292,6 +299,8 @@ fn prepare(x: &mut Exchange, provider: &ProviderRule, t: &Target<'_>) -> Result<
         x.warnings.extend(warnings);
         let reading = match operation {
             Operation::Speech => Reading::Raw,
+            // Images in pieces: a stream whose events are none of ours.
+            _ if stream && !matches!(operation, Operation::Chat(_)) => Reading::Raw,
             _ if dialect.verbatim(operation) => Reading::Pass,
             _ => Reading::Translate,
         };
@@ -303,10 +312,11 @@ fn prepare(x: &mut Exchange, provider: &ProviderRule, t: &Target<'_>) -> Result<
     let hub = x.hub()?.clone();
     let chat = Operation::Chat(Dialect::Chat);
     if let Some(path) = dialect.path(chat, t, stream)? {
+        let (hub, dropped) = if operation == chat { (hub, Vec::new()) } else { providers::neutral::neutral(&hub)? };
         let mut edit = hub.edit();
         let warnings = dialect.adapt(chat, &mut edit, t)?;
         let body = edit.finish();
-        x.warnings.extend(warnings);
+        x.warnings.extend(dropped.into_iter().chain(warnings));
         return Ok(Sending { path, headers: Vec::new(), body, content_type: json, reading: Reading::Translate });
     }
     let call = dialect.chat(&hub.chat()?, t)?;
@@ -386,11 +396,12 @@ async fn accept(x: &Exchange, provider: &ProviderRule, model: &ModelRule, respon
         return Ok(response);
     }
     if status.is_redirection() || status.is_informational() {
-        let fault = Fault::upstream(StatusCode::BAD_GATEWAY, ErrorKind::Server, "the provider answered with a redirect, which is not followed; the operator has to look at its base_url").code("upstream_redirect");
+        let fault = Fault::upstream(StatusCode::BAD_GATEWAY, ErrorKind::Server, "the provider answered with a redirect, which is not followed; the operator has to look at its base_url")
+            .code("upstream_redirect");
         return Err(Failure { fault, outcome: "status", status: Some(status.as_u16()), again: Again::Elsewhere });
     }
     let headers = passed_headers(response.headers());
-    let retry_after = retry_after(response.headers(), x.state.now());
+    let pause = retry_after(response.headers(), x.state.now());
     let body = Limited::new(response.into_body(), ERROR_BODY).collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let error = provider.dialect.error(status.as_u16(), &body);
     let refused = matches!(error.kind, ErrorKind::Authentication | ErrorKind::Permission | ErrorKind::Quota);
@@ -403,7 +414,7 @@ async fn accept(x: &Exchange, provider: &ProviderRule, model: &ModelRule, respon
     };
     let mut fault = Fault::from(error);
     fault.headers = headers;
-    fault.retry_after = retry_after;
+    fault.retry_after = pause.or_else(|| provider.dialect.retry_after(&body));
     Err(Failure { fault, outcome: "status", status: Some(status.as_u16()), again })
 }
 
@@ -570,11 +581,7 @@ fn offline(x: &mut Exchange, provider: &ProviderRule) -> Result<Option<Reply>, F
     let hub = x.hub()?.clone();
     let Some(answer) = provider.dialect.offline(&hub.chat()?) else { return Ok(None) };
     let answer = answer?;
-    let (kind, seen) = if x.stream {
-        said(x, &answer)
-    } else {
-        (Kind::Whole(door(x.dialect()).answer(&answer, &x.meta()).into(), HeaderValue::from_static("application/json")), whole::seen(&answer))
-    };
+    let (kind, seen) = if x.stream { said(x, &answer) } else { (Kind::Whole(door(x.dialect()).answer(&answer, &x.meta()).into(), HeaderValue::from_static("application/json")), whole::seen(&answer)) };
     Ok(Some(Reply { kind, headers: HeaderMap::new(), seen, flight: None, upstream: Duration::ZERO }))
 }
 

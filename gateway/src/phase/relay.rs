@@ -142,7 +142,9 @@ impl Bill {
         let usage = match seen.usage {
             Some(usage) => Some(usage),
             // A chat that was answered used something, even if nobody says how much: about four bytes a token.
-            None if matches!(entry.operation, "chat" | "text_completion" | "generate_content") => Some(Usage { input: self.prompt_bytes.div_ceil(4), output: seen.text.div_ceil(4), estimated: true, ..Usage::default() }),
+            None if matches!(entry.operation, "chat" | "text_completion" | "generate_content") => {
+                Some(Usage { input: self.prompt_bytes.div_ceil(4), output: seen.text.div_ceil(4), estimated: true, ..Usage::default() })
+            }
             None => None,
         };
         entry.usage = usage;
@@ -232,7 +234,9 @@ impl HttpBody for Relay {
             let out = match Pin::new(upstream).poll_frame(cx) {
                 Poll::Pending => match this.clock.poll(cx) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(why) => this.fail(Fault::upstream(http::StatusCode::GATEWAY_TIMEOUT, providers::ErrorKind::Timeout, format!("the provider took too long: {why}")).code("upstream_timeout")),
+                    Poll::Ready(why) => {
+                        this.fail(Fault::upstream(http::StatusCode::GATEWAY_TIMEOUT, providers::ErrorKind::Timeout, format!("the provider took too long: {why}")).code("upstream_timeout"))
+                    }
                 },
                 Poll::Ready(Some(Ok(frame))) => {
                     this.clock.last = Instant::now();

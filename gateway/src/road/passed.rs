@@ -9,10 +9,11 @@ use providers::envelope::Payload;
 use providers::{ErrorKind, Operation, Target};
 
 use crate::body::{Body, Upload};
-use crate::door::{admit, failed, read_body, refuse};
+use crate::door::{admit, failed, refuse};
 use crate::exchange::{Exchange, dialect_of};
 use crate::fault::Fault;
 use crate::phase::call::{chain, common_headers};
+use crate::phase::{identity, read};
 use crate::rules::{ProviderRule, Rules};
 use crate::state::State;
 
@@ -23,7 +24,7 @@ pub async fn serve(state: Arc<State>, request: Request<Incoming>, operation: Ope
         Err(fault) => return refuse(request.headers(), dialect_of(operation), &fault),
     };
     let (parts, body) = request.into_parts();
-    let mut x = Exchange::new(state, rules.clone(), parts.headers.clone(), operation);
+    let mut x = Exchange::new(state, rules.clone(), parts.method.clone(), parts.headers.clone(), operation);
     match pass(&mut x, &rules, &parts, body, rest).await {
         Ok(response) => response,
         Err(fault) => failed(x, &fault),
@@ -31,6 +32,7 @@ pub async fn serve(state: Arc<State>, request: Request<Incoming>, operation: Ope
 }
 
 async fn pass(x: &mut Exchange, rules: &Rules, parts: &http::request::Parts, body: Incoming, rest: &str) -> Result<Response<Body>, Fault> {
+    identity::check(x)?;
     if !matches!(parts.method, Method::GET | Method::POST | Method::DELETE) {
         return Err(Fault::client(StatusCode::METHOD_NOT_ALLOWED, ErrorKind::InvalidRequest, "this path takes GET, POST or DELETE").code("method_not_allowed"));
     }
@@ -38,7 +40,7 @@ async fn pass(x: &mut Exchange, rules: &Rules, parts: &http::request::Parts, bod
         return Err(Fault::client(StatusCode::BAD_REQUEST, ErrorKind::InvalidRequest, "the path of a file or batch must be its plain id"));
     }
     let (provider, base) = choose(x, rules)?;
-    let body = read_body(body, &rules.limits).await?;
+    let body = read::body(body, &rules.limits).await?;
     let query = parts.uri.query().map(|q| format!("{}{q}", if base.contains('?') { "&" } else { "?" })).unwrap_or_default();
     let uri = match base.split_once('?') {
         Some((path, fixed)) => format!("{}{path}{rest}?{fixed}{query}", provider.base_url),

@@ -1,0 +1,353 @@
+//! Reads a Messages request into the hub.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use super::wire::{Block, Content, Format, Origin, Request, Source, Tool};
+use crate::carry::{self, Detail};
+use crate::envelope::parse_body;
+use crate::wire::{self, Arguments, ChatRequest, FilePart, FunctionCall, FunctionDef, ImageUrl, JsonSchema, Part, ResponseFormat, Stop, Str, StreamOptions, ToolCall};
+use crate::{Error, chat};
+
+/// The hub's text of a request.
+pub(super) fn read(body: &[u8]) -> Result<Vec<u8>, Error> {
+    let request: Request<'_> = parse_body(body)?;
+    if request.mcp_servers.as_ref().is_some_and(|s| !s.is_empty()) {
+        return Err(Error::invalid("mcp_servers", "servers that Anthropic calls are only there on its own API; list them as servers of this gateway"));
+    }
+    let choice = tool_choice(&request)?;
+    let choice: Option<&RawValue> = match &choice {
+        Some(json) => serde_json::from_str(json).map(Some).map_err(Error::answer)?,
+        None => None,
+    };
+    let hub = ChatRequest {
+        model: request.model.clone(),
+        messages: Some(messages(&request)?),
+        stream: request.stream,
+        stream_options: (request.stream == Some(true)).then_some(StreamOptions { include_usage: Some(true) }),
+        max_completion_tokens: request.max_tokens,
+        temperature: request.temperature,
+        top_p: request.top_p,
+        top_k: request.top_k,
+        stop: request.stop_sequences.clone().filter(|s| !s.is_empty()).map(Stop),
+        user: request.metadata.as_ref().and_then(|m| m.user_id.clone()),
+        response_format: request.output_config.as_ref().and_then(|c| c.format.as_ref()).or(request.output_format.as_ref()).map(format).transpose()?,
+        tools: tools(&request)?,
+        tool_choice: choice,
+        parallel_tool_calls: request.tool_choice.as_ref().filter(|c| c.disable_parallel_tool_use == Some(true)).map(|_| false),
+        reasoning_effort: effort(&request),
+        thinking: request.thinking,
+        service_tier: request.service_tier.as_ref().map(|t| if &**t == "standard_only" { Str::from("default") } else { t.clone() }),
+        ..ChatRequest::default()
+    };
+    let mut out = Vec::with_capacity(body.len() + body.len() / 8);
+    chat::json(&mut out, &hub);
+    Ok(out)
+}
+
+fn messages<'a>(request: &Request<'a>) -> Result<Vec<wire::Message<'a>>, Error> {
+    let given = request.messages.as_deref().unwrap_or_default();
+    if given.is_empty() {
+        return Err(Error::invalid("messages", "`messages` must have at least one message"));
+    }
+    let mut out = Vec::with_capacity(given.len() + 1);
+    if let Some(system) = &request.system {
+        out.push(wire::Message { role: role("system"), content: Some(content(system, "system")?), ..wire::Message::default() });
+    }
+    for (index, message) in given.iter().enumerate() {
+        let at = format!("messages[{index}]");
+        let Some(said) = &message.content else { return Err(Error::invalid(format!("{at}.content"), "every message needs `content`")) };
+        match message.role.as_deref() {
+            Some("user") => user(said, &at, &mut out)?,
+            Some("assistant") => out.push(assistant(said, &at)?),
+            Some("system") => out.push(wire::Message { role: role("system"), content: Some(content(said, &at)?), ..wire::Message::default() }),
+            _ => return Err(Error::invalid(format!("{at}.role"), "`role` must be user or assistant")),
+        }
+    }
+    Ok(out)
+}
+
+fn role<'a>(role: &'static str) -> Option<Str<'a>> {
+    Some(Str::from(role))
+}
+
+/// Content without calls or results.
+fn content<'a>(said: &Content<'a>, at: &str) -> Result<wire::Content<'a>, Error> {
+    match said {
+        Content::Text(text) => Ok(wire::Content::Text(text.clone())),
+        Content::Blocks(blocks) => {
+            let mut parts = Vec::with_capacity(blocks.len());
+            for (index, block) in blocks.iter().enumerate() {
+                part(block, &format!("{at}.content[{index}]"), &mut parts)?;
+            }
+            Ok(plain(parts))
+        }
+    }
+}
+
+/// One text that bears no mark is just a text.
+fn plain(mut parts: Vec<Part<'_>>) -> wire::Content<'_> {
+    match parts.as_mut_slice() {
+        [Part { kind: Some(kind), text: Some(text), cache_control: None, .. }] if &**kind == "text" => wire::Content::Text(std::mem::take(text)),
+        _ => wire::Content::Parts(parts),
+    }
+}
+
+/// A user's turn: the results become messages of their own, before what the user says.
+fn user<'a>(said: &Content<'a>, at: &str, out: &mut Vec<wire::Message<'a>>) -> Result<(), Error> {
+    let mut parts = Vec::new();
+    let Content::Blocks(blocks) = said else {
+        out.push(wire::Message { role: role("user"), content: Some(content(said, at)?), ..wire::Message::default() });
+        return Ok(());
+    };
+    for (index, block) in blocks.iter().enumerate() {
+        let at = format!("{at}.content[{index}]");
+        match block.kind.as_deref() {
+            Some("tool_result") => out.push(result(block, &at)?),
+            Some("mid_conv_system") => {
+                let said = nested(block, &at)?;
+                out.push(wire::Message { role: role("system"), content: Some(content(&said, &at)?), ..wire::Message::default() });
+            }
+            _ => part(block, &at, &mut parts)?,
+        }
+    }
+    if !parts.is_empty() {
+        out.push(wire::Message { role: role("user"), content: Some(plain(parts)), ..wire::Message::default() });
+    }
+    Ok(())
+}
+
+fn nested<'a>(block: &Block<'a>, at: &str) -> Result<Content<'a>, Error> {
+    match block.content.filter(|raw| raw.get() != "null") {
+        Some(raw) => serde_json::from_str(raw.get()).map_err(|_| Error::invalid(format!("{at}.content"), "`content` must be a string or a list of content blocks")),
+        None => Ok(Content::Text(Str::from(""))),
+    }
+}
+
+fn result<'a>(block: &Block<'a>, at: &str) -> Result<wire::Message<'a>, Error> {
+    let id = block.tool_use_id.clone().ok_or_else(|| Error::invalid(format!("{at}.tool_use_id"), "a `tool_result` needs a `tool_use_id`"))?;
+    let said = nested(block, at)?;
+    Ok(wire::Message {
+        role: role("tool"),
+        tool_call_id: Some(id),
+        content: Some(content(&said, at)?),
+        is_error: block.is_error.filter(|e| *e),
+        cache_control: block.cache_control,
+        ..wire::Message::default()
+    })
+}
+
+fn assistant<'a>(said: &Content<'a>, at: &str) -> Result<wire::Message<'a>, Error> {
+    let mut message = wire::Message { role: role("assistant"), ..wire::Message::default() };
+    let Content::Blocks(blocks) = said else {
+        message.content = Some(content(said, at)?);
+        return Ok(message);
+    };
+    let (mut parts, mut calls, mut details, mut thoughts) = (Vec::new(), Vec::new(), Vec::new(), String::new());
+    for (index, block) in blocks.iter().enumerate() {
+        let at = format!("{at}.content[{index}]");
+        match block.kind.as_deref() {
+            Some("thinking" | "redacted_thinking") => {
+                thoughts.push_str(block.thinking.as_deref().unwrap_or_default());
+                details.extend(detail(block, details.len() as u32));
+            }
+            Some("tool_use") => calls.push(call(block, &at)?),
+            // What Anthropic's own tools did in its own loop; the text tells what came of it.
+            Some(kind) if kind == "server_tool_use" || kind == "compaction" || kind == "fallback" || kind.ends_with("_tool_result") => {}
+            _ => part(block, &at, &mut parts)?,
+        }
+    }
+    message.content = (!parts.is_empty()).then(|| plain(parts));
+    message.tool_calls = (!calls.is_empty()).then_some(calls);
+    message.reasoning_content = (!thoughts.is_empty()).then(|| Str::from(thoughts));
+    message.reasoning_details = (!details.is_empty()).then_some(details);
+    Ok(message)
+}
+
+/// A block of thinking as the hub carries it; what another provider signed is under a seal of this door.
+fn detail<'a>(block: &Block<'a>, index: u32) -> Option<Detail<'a>> {
+    let signature = block.signature.clone().filter(|s| !s.is_empty());
+    let own = Detail { format: Some(Str::from(carry::ANTHROPIC)), index: Some(index), ..Detail::default() };
+    if let Some(data) = block.data.clone() {
+        return Some(Detail { kind: Some(Str::from("reasoning.encrypted")), data: Some(data), ..own });
+    }
+    let signature = signature?;
+    match carry::unseal(&signature) {
+        (_, Some((_, sealed))) => {
+            let value: serde_json::Value = serde_json::from_str(&sealed).ok()?;
+            let text = |name: &str| value[name].as_str().map(|t| Str::from(t.to_owned()));
+            Some(Detail {
+                kind: text("type"),
+                format: text("format"),
+                text: text("text"),
+                signature: text("signature"),
+                data: text("data"),
+                summary: text("summary"),
+                id: text("id"),
+                index: Some(index),
+                extra: Vec::new(),
+            })
+        }
+        _ if super::is_sealed(&signature) => None,
+        _ => Some(Detail { kind: Some(Str::from("reasoning.text")), text: block.thinking.clone(), signature: Some(signature), ..own }),
+    }
+}
+
+fn call<'a>(block: &Block<'a>, at: &str) -> Result<ToolCall<'a>, Error> {
+    let (Some(id), Some(name)) = (block.id.clone(), block.name.clone()) else {
+        return Err(Error::invalid(at, "a `tool_use` needs an `id` and a `name`"));
+    };
+    let arguments = block.input.map_or(Cow::Borrowed("{}"), |raw| Cow::Borrowed(raw.get()));
+    Ok(ToolCall {
+        id: Some(id),
+        kind: Some(Str::from("function")),
+        function: Some(FunctionCall { name: Some(name), arguments: Some(Arguments(arguments)), extra: Vec::new() }),
+        extra: block.cache_control.map(|mark| (Str::from("cache_control"), mark)).into_iter().collect(),
+        ..ToolCall::default()
+    })
+}
+
+fn part<'a>(block: &Block<'a>, at: &str, out: &mut Vec<Part<'a>>) -> Result<(), Error> {
+    let mut part = match block.kind.as_deref() {
+        Some("text") => text(block.text.clone().unwrap_or_default()),
+        Some("image") => image(source(block, at)?, at)?,
+        Some("document") => {
+            let source = source(block, at)?;
+            match (source.kind.as_deref(), &source.content) {
+                (Some("content"), Some(said)) => match content(said, at)? {
+                    wire::Content::Text(said) => text(said),
+                    wire::Content::Parts(parts) => {
+                        out.extend(parts);
+                        return Ok(());
+                    }
+                },
+                _ => document(block, source, at)?,
+            }
+        }
+        Some("search_result") => text(search_result(block, at)?),
+        // Names of tools that a search for tools found; the tools themselves are on offer.
+        Some("tool_reference") => return Ok(()),
+        Some(other) => return Err(Error::invalid(format!("{at}.type"), format!("`{other}` blocks are only understood by Anthropic's own API; leave it out or send the content as text"))),
+        None => return Err(Error::invalid(format!("{at}.type"), "every content block needs a `type`")),
+    };
+    part.cache_control = block.cache_control;
+    out.push(part);
+    Ok(())
+}
+
+fn text(text: Str<'_>) -> Part<'_> {
+    Part { kind: Some(Str::from("text")), text: Some(text), ..Part::default() }
+}
+
+fn source<'b, 'a>(block: &'b Block<'a>, at: &str) -> Result<&'b Source<'a>, Error> {
+    match &block.source {
+        Some(Origin::Source(source)) => Ok(source),
+        _ => Err(Error::invalid(format!("{at}.source"), "an image or a document needs a `source` object")),
+    }
+}
+
+fn image<'a>(source: &Source<'a>, at: &str) -> Result<Part<'a>, Error> {
+    let url = match source.kind.as_deref() {
+        Some("base64") => Str::from(format!("data:{};base64,{}", source.media_type.as_deref().unwrap_or("image/png"), source.data.as_deref().unwrap_or_default())),
+        Some("url") => source.url.clone().unwrap_or_default(),
+        _ => return Err(by_file(source, at)),
+    };
+    Ok(Part { kind: Some(Str::from("image_url")), image_url: Some(ImageUrl { url: Some(url), ..ImageUrl::default() }), ..Part::default() })
+}
+
+fn document<'a>(block: &Block<'a>, source: &Source<'a>, at: &str) -> Result<Part<'a>, Error> {
+    let data = match source.kind.as_deref() {
+        Some("text") => {
+            let body = source.data.clone().unwrap_or_default();
+            return Ok(text(match block.title.as_deref() {
+                Some(title) => Str::from(format!("{title}\n\n{}", &*body)),
+                None => body,
+            }));
+        }
+        Some("base64") => Str::from(format!("data:{};base64,{}", source.media_type.as_deref().unwrap_or("application/pdf"), source.data.as_deref().unwrap_or_default())),
+        Some("url") => source.url.clone().unwrap_or_default(),
+        _ => return Err(by_file(source, at)),
+    };
+    let filename = Some(block.title.clone().unwrap_or_else(|| Str::from("document.pdf")));
+    let mut extra: wire::Extra<'a> = block.citations.map(|c| (Str::from("citations"), c)).into_iter().collect();
+    extra.extend(block.extra.iter().filter(|(key, _)| &**key == "context").cloned());
+    Ok(Part { kind: Some(Str::from("file")), file: Some(FilePart { file_data: Some(data), filename, ..FilePart::default() }), extra, ..Part::default() })
+}
+
+fn by_file(source: &Source<'_>, at: &str) -> Error {
+    let message = if source.file_id.is_some() { "a file that was uploaded to Anthropic is only there on its own API; send the data itself" } else { "`source.type` must be base64, url or text" };
+    Error::invalid(format!("{at}.source"), message)
+}
+
+/// A search result as text that still says where it is from.
+fn search_result<'a>(block: &Block<'a>, at: &str) -> Result<Str<'a>, Error> {
+    let said = nested(block, at)?;
+    let origin = match &block.source {
+        Some(Origin::Name(name)) => name,
+        _ => "",
+    };
+    Ok(Str::from(format!("{}\n{origin}\n\n{}", block.title.as_deref().unwrap_or_default(), content(&said, at)?.text())))
+}
+
+fn tools<'a>(request: &Request<'a>) -> Result<Option<Vec<wire::Tool<'a>>>, Error> {
+    let given = request.tools.as_deref().unwrap_or_default();
+    let tools = given.iter().enumerate().map(|(index, tool)| function(tool, index)).collect::<Result<Vec<_>, _>>()?;
+    Ok((!tools.is_empty()).then_some(tools))
+}
+
+fn function<'a>(tool: &Tool<'a>, index: usize) -> Result<wire::Tool<'a>, Error> {
+    if let Some(kind) = tool.kind.as_deref().filter(|k| *k != "custom") {
+        return Err(Error::invalid(
+            format!("tools[{index}].type"),
+            format!("`{kind}` is one of Anthropic's own tools, which the model behind this name does not have; leave it out, or offer a tool of your own"),
+        ));
+    }
+    if tool.name.is_none() {
+        return Err(Error::invalid(format!("tools[{index}].name"), "every tool needs a `name`"));
+    }
+    Ok(wire::Tool {
+        kind: Some(Str::from("function")),
+        function: Some(FunctionDef { name: tool.name.clone(), description: tool.description.clone(), parameters: tool.input_schema, strict: tool.strict, extra: Vec::new() }),
+        cache_control: tool.cache_control,
+        ..wire::Tool::default()
+    })
+}
+
+fn tool_choice(request: &Request<'_>) -> Result<Option<String>, Error> {
+    let Some(choice) = &request.tool_choice else { return Ok(None) };
+    Ok(Some(match (choice.kind.as_deref(), &choice.name) {
+        (Some("auto"), _) => "\"auto\"".to_owned(),
+        (Some("any"), _) => "\"required\"".to_owned(),
+        (Some("none"), _) => "\"none\"".to_owned(),
+        (Some("tool"), Some(name)) => serde_json::json!({ "type": "function", "function": { "name": &**name } }).to_string(),
+        (Some("tool"), None) => return Err(Error::invalid("tool_choice.name", "`tool_choice` of type tool needs a `name`")),
+        _ => return Err(Error::invalid("tool_choice.type", "`type` must be auto, any, tool or none")),
+    }))
+}
+
+/// The effort in OpenAI's words: as it was given, or else what a budget comes to.
+fn effort<'a>(request: &Request<'a>) -> Option<Str<'a>> {
+    #[derive(serde::Deserialize)]
+    struct Thinking<'a> {
+        #[serde(borrow)]
+        r#type: Str<'a>,
+        budget_tokens: Option<u64>,
+    }
+    let thinking: Option<Thinking<'_>> = request.thinking.and_then(|raw| serde_json::from_str(raw.get()).ok());
+    let given = request.output_config.as_ref().and_then(|c| c.effort.clone()).map(|e| if &*e == "max" { Str::from("xhigh") } else { e });
+    let thinking = thinking.filter(|t| &*t.r#type == "enabled");
+    given.or_else(|| {
+        Some(Str::from(match thinking?.budget_tokens? {
+            0..=4096 => "low",
+            4097..=16_384 => "medium",
+            _ => "high",
+        }))
+    })
+}
+
+fn format<'a>(format: &Format<'a>) -> Result<ResponseFormat<'a>, Error> {
+    let schema = format.schema.ok_or_else(|| Error::invalid("output_config.format.schema", "`format` needs a `schema`"))?;
+    let json_schema = JsonSchema { name: Some(Str::from("answer")), schema: Some(schema), ..JsonSchema::default() };
+    Ok(ResponseFormat { kind: Some(Str::from("json_schema")), json_schema: Some(json_schema), extra: Vec::new() })
+}
