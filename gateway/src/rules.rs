@@ -9,10 +9,11 @@ use http::{HeaderName, HeaderValue, StatusCode, Uri};
 use providers::prices::Prices;
 use providers::{Provider, Settings};
 
-use crate::config::{Balance, Config, ModelConfig, ModelKind, Problem, Sticky};
+use crate::config::{Balance, Config, ModelConfig, ModelKind, Problem, ProviderConfig, Sticky};
 use crate::credential::Credential;
 use crate::principal::{Access, Principals};
 use crate::prompts::{PromptRule, Prompts};
+use crate::secret::{Secret, Shown};
 use crate::state::State;
 use crate::target::{BreakerRule, Stats};
 use crate::upstream::Client;
@@ -67,6 +68,8 @@ pub struct ProviderRule {
     pub credential: Arc<Credential>,
     /// Headers of every call.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Secrets that must not come back in what it says.
+    pub shown: Shown,
     /// Keeps the credential fresh for as long as these rules live.
     _refresher: Option<Refresher>,
 }
@@ -256,7 +259,7 @@ impl Builder<'_> {
         self.problems.push(Problem::new(path, message));
     }
 
-    fn provider(&mut self, name: &str, config: &crate::config::ProviderConfig) {
+    fn provider(&mut self, name: &str, config: &ProviderConfig) {
         let path = format!("providers.{name}");
         if name.is_empty() || name.contains('/') || name.contains('*') {
             self.problem(path, "a provider's name must not be empty and must not hold `/` or `*`");
@@ -290,7 +293,7 @@ impl Builder<'_> {
             }
         }
         let refresher = (!credential.is_static()).then(|| tokio::runtime::Handle::try_current().ok()).flatten().map(|runtime| Refresher(runtime.spawn(credential.clone().keep_fresh())));
-        self.providers.insert(name.to_owned(), Arc::new(ProviderRule { name: name.to_owned(), dialect, base_url, credential, headers, _refresher: refresher }));
+        self.providers.insert(name.to_owned(), Arc::new(ProviderRule { name: name.to_owned(), dialect, base_url, credential, headers, shown: shown(config), _refresher: refresher }));
     }
 
     fn check_price(&mut self, name: &str, config: &Config) {
@@ -424,6 +427,13 @@ impl Builder<'_> {
             }
         }
     }
+}
+
+/// All that a provider may know of us and repeat: the key, and headers that look as if they held one.
+fn shown(config: &ProviderConfig) -> Shown {
+    let telling = |name: &str| ["auth", "key", "token", "secret", "cookie"].iter().any(|part| name.to_ascii_lowercase().contains(part));
+    let headers = config.headers.iter().filter(|(name, _)| telling(name)).map(|(_, value)| Secret::new(value.strip_prefix("Bearer ").unwrap_or(value)));
+    Shown::new(config.api_key.iter().cloned().chain(headers))
 }
 
 impl RetryRule {

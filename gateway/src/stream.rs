@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use memchr::memmem::Finder;
 use providers::answer::{Delta, Finish};
 use providers::door::{ClientError, Writer, door};
-use providers::sse::{Cutter, Event, end_of_event, end_of_events, read};
+use providers::sse::{Cutter, Event, SseError, end_of_event, end_of_events, read};
 use providers::usage::{OpenAiUsage, Usage};
 use providers::{Dialect, Error, Transcoder, broken_off};
 
@@ -169,6 +169,8 @@ impl Tap {
         let interesting =
             !seen.content || self.dialect != Dialect::Chat && self.dialect != Dialect::Completions || has_value(&USAGE, &events) || has_value(&FINISH, &events) || ERROR.find(&events).is_some();
         if !interesting {
+            // Half a character would pass for text, and every client reads it differently.
+            std::str::from_utf8(&events).map_err(|_| Error::answer(SseError::NotUtf8))?;
             seen.text += events.len() as u64 / 4;
             self.note_done(&events, seen);
             return Ok(events);

@@ -137,7 +137,8 @@ pub async fn first_event(x: &mut Exchange, model: &ModelRule, rest: &str, plan: 
                 reply.upstream = began.elapsed();
                 return Ok(reply);
             }
-            Err(failure) => {
+            Err(mut failure) => {
+                failure.fault.hide(&target.provider.shown);
                 note_try(x, target, failure.outcome, failure.status, took);
                 punish(target, model, &failure, several);
                 let again = failure.again;

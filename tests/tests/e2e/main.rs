@@ -1,0 +1,12 @@
+//! End to end: a gateway in this process, a mock upstream behind it, one module per story.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod bad_input;
+mod dialects;
+mod ledger;
+mod passes;
+mod prompts;
+mod routing;
+mod running;
+mod streams;
