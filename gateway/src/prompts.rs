@@ -92,6 +92,12 @@ impl Prompts {
         (Prompts { templates }, problems)
     }
 
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.templates.is_empty()
+    }
+
     /// The version that `name` or `name@version` means; `draw` chooses among weighted ones.
     fn find(&self, id: &str, draw: u32) -> Result<(&str, &Version), String> {
         let (name, version) = id.split_once('@').map_or((id, None), |(n, v)| (n, Some(v)));
