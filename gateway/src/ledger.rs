@@ -30,8 +30,24 @@ pub struct Try {
     /// HTTP status, if there was an answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// How long it took, milliseconds.
+    /// When it began, milliseconds since the request came.
+    pub start_ms: f64,
+    /// How long it took, milliseconds; for a stream, until there was something to show.
     pub ms: f64,
+    /// The span that the upstream saw as its parent; 0 if nothing was sent.
+    #[serde(skip_serializing_if = "is_zero", serialize_with = "hex")]
+    pub span_id: u64,
+    /// The provider's kind.
+    #[serde(skip)]
+    pub kind: &'static str,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+fn hex<S: serde::Serializer>(id: &u64, s: S) -> Result<S::Ok, S::Error> {
+    s.collect_str(&format_args!("{id:016x}"))
 }
 
 /// The line in the ledger.
@@ -135,6 +151,12 @@ impl Record {
     pub fn new(entry: Box<Entry>, started: Instant, state: Arc<State>) -> Self {
         state.serving.fetch_add(1, Relaxed);
         Record { entry, started, first_token: None, ended: false, state }
+    }
+
+    /// Notes a try that began then and ends now.
+    pub fn tried(&mut self, target: String, kind: &'static str, outcome: &'static str, status: Option<u16>, began: Instant, span_id: u64) {
+        let start_ms = millis(began.saturating_duration_since(self.started));
+        self.entry.tries.push(Try { target, outcome, status, start_ms, ms: millis(began.elapsed()), span_id, kind });
     }
 
     /// Notes that the first token goes out.

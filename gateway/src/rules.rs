@@ -31,6 +31,8 @@ pub struct Rules {
     pub limits: Limits,
     /// Whether prompts and answers may be written down.
     pub log_content: bool,
+    /// Share of the traces begun here that are recorded, 0 to 1.
+    pub sample: f64,
 }
 
 /// Bounds on what is read.
@@ -190,7 +192,7 @@ impl Rules {
             answer: config.limits.answer.map_or(32 << 20, |s| s.0 as usize),
             read: config.limits.read.map_or(Duration::from_secs(30), |s| s.0),
         };
-        Ok(Rules { models, wildcards, providers, prices, prompts, limits, log_content: config.log.content })
+        Ok(Rules { models, wildcards, providers, prices, prompts, limits, log_content: config.log.content, sample: config.telemetry.sample.unwrap_or(1.0) })
     }
 
     /// The model of a name, and what its `*` stands for.

@@ -16,11 +16,11 @@ use providers::{Dialect, Error, ErrorKind, Operation, Target};
 use crate::body::Upload;
 use crate::exchange::Exchange;
 use crate::fault::{Blame, Fault};
-use crate::ledger::Try;
 use crate::phase::route::{Plan, backoff};
 use crate::rules::{ModelRule, ProviderRule, TargetRule};
 use crate::stream::{Flow, Seen, note};
 use crate::target::{Gate, InFlight};
+use crate::trace::new_span;
 use crate::whole;
 
 /// What a target answered.
@@ -119,11 +119,13 @@ pub async fn first_event(x: &mut Exchange, model: &ModelRule, rest: &str, plan: 
         }
         if let Gate::Open(left) = target.stats.gate() {
             soonest = Some(soonest.map_or(left, |s| s.min(left)));
-            note_try(x, target, "open", None, Duration::ZERO);
+            note_try(x, target, "open", None, Instant::now(), 0);
             continue;
         }
         let flight = InFlight::new(&target.stats);
         let started = Instant::now();
+        x.span = new_span();
+        let span = x.span;
         let outcome = match tokio::time::timeout_at(deadline.into(), attempt(x, model, target, rest)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(timed_out("the answer was not complete in time", model)),
@@ -133,13 +135,13 @@ pub async fn first_event(x: &mut Exchange, model: &ModelRule, rest: &str, plan: 
             Ok(mut reply) => {
                 target.stats.succeeded();
                 target.stats.observe(took);
-                note_try(x, target, "ok", Some(200), took);
+                note_try(x, target, "ok", Some(200), started, span);
                 reply.flight = Some(flight);
                 reply.upstream = began.elapsed();
                 return Ok(reply);
             }
             Err(failure) => {
-                note_try(x, target, failure.outcome, failure.status, took);
+                note_try(x, target, failure.outcome, failure.status, started, span);
                 punish(target, model, &failure, several);
                 let again = failure.again;
                 last = Some((failure, target));
@@ -157,9 +159,9 @@ pub async fn first_event(x: &mut Exchange, model: &ModelRule, rest: &str, plan: 
     })
 }
 
-fn note_try(x: &mut Exchange, target: &TargetRule, outcome: &'static str, status: Option<u16>, took: Duration) {
-    if let Some(entry) = x.entry() {
-        entry.tries.push(Try { target: target.name(), outcome, status, ms: took.as_micros() as f64 / 1000.0 });
+fn note_try(x: &mut Exchange, target: &TargetRule, outcome: &'static str, status: Option<u16>, began: Instant, span: u64) {
+    if let Some(record) = &mut x.record {
+        record.tried(target.name(), target.provider.dialect.kind(), outcome, status, began, span);
     }
 }
 
@@ -354,7 +356,7 @@ pub fn common_headers(x: &Exchange, provider: &ProviderRule, headers: &mut Heade
         }
     }
     if let Some(record) = &x.record
-        && let Ok(value) = HeaderValue::try_from(record.entry.trace.header())
+        && let Ok(value) = HeaderValue::try_from(record.entry.trace.header(x.span))
     {
         headers.insert(HeaderName::from_static("traceparent"), value);
         if let Some(state) = x.headers.get("tracestate") {
@@ -386,7 +388,8 @@ async fn accept(x: &Exchange, provider: &ProviderRule, model: &ModelRule, respon
         return Ok(response);
     }
     if status.is_redirection() || status.is_informational() {
-        let fault = Fault::upstream(StatusCode::BAD_GATEWAY, ErrorKind::Server, "the provider answered with a redirect, which is not followed; the operator has to look at its base_url").code("upstream_redirect");
+        let fault = Fault::upstream(StatusCode::BAD_GATEWAY, ErrorKind::Server, "the provider answered with a redirect, which is not followed; the operator has to look at its base_url")
+            .code("upstream_redirect");
         return Err(Failure { fault, outcome: "status", status: Some(status.as_u16()), again: Again::Elsewhere });
     }
     let headers = passed_headers(response.headers());
@@ -570,11 +573,7 @@ fn offline(x: &mut Exchange, provider: &ProviderRule) -> Result<Option<Reply>, F
     let hub = x.hub()?.clone();
     let Some(answer) = provider.dialect.offline(&hub.chat()?) else { return Ok(None) };
     let answer = answer?;
-    let (kind, seen) = if x.stream {
-        said(x, &answer)
-    } else {
-        (Kind::Whole(door(x.dialect()).answer(&answer, &x.meta()).into(), HeaderValue::from_static("application/json")), whole::seen(&answer))
-    };
+    let (kind, seen) = if x.stream { said(x, &answer) } else { (Kind::Whole(door(x.dialect()).answer(&answer, &x.meta()).into(), HeaderValue::from_static("application/json")), whole::seen(&answer)) };
     Ok(Some(Reply { kind, headers: HeaderMap::new(), seen, flight: None, upstream: Duration::ZERO }))
 }
 

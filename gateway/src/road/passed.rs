@@ -60,7 +60,13 @@ async fn pass(x: &mut Exchange, rules: &Rules, parts: &http::request::Parts, bod
     let payload = Payload::from(body);
     provider.credential.apply(&mut head, &payload).await?;
     let client = x.state.client(std::time::Duration::from_secs(5));
+    let began = std::time::Instant::now();
     let sent = client.request(Request::from_parts(head, Upload::from(payload))).await;
+    if let Some(record) = &mut x.record {
+        let status = sent.as_ref().ok().map(|r| r.status());
+        let outcome = status.map_or("connect", |s| if s.is_success() { "ok" } else { "status" });
+        record.tried(provider.name.clone(), provider.dialect.kind(), outcome, status.map(|s| s.as_u16()), began, x.span);
+    }
     let response = sent.map_err(|e| Fault::upstream(StatusCode::BAD_GATEWAY, ErrorKind::Server, "the provider could not be reached").code("upstream_unreachable").detail(chain(&e)))?;
     if let Some(entry) = x.entry() {
         entry.provider = Some(provider.name.clone());
