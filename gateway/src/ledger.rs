@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use providers::answer::Finish;
 use providers::prices::Nanodollars;
 use providers::usage::Usage;
@@ -13,6 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::sinks::Sinks;
 use crate::state::State;
+use crate::telemetry::Telemetry;
 use crate::trace::Trace;
 
 /// How many entries may wait.
@@ -237,8 +239,10 @@ pub struct Ledger {
     queue: mpsc::Sender<Message>,
     /// Entries that the queue could not take.
     dropped: Arc<AtomicU64>,
-    /// Whether there is anyone to read them.
+    /// Whether there are sinks.
     open: Arc<std::sync::atomic::AtomicBool>,
+    /// The export by OpenTelemetry, if there is one.
+    telemetry: Arc<ArcSwapOption<Telemetry>>,
 }
 
 enum Message {
@@ -254,8 +258,21 @@ impl Ledger {
     /// When the system gives no thread.
     pub fn start() -> std::io::Result<Self> {
         let (queue, entries) = mpsc::channel(QUEUE);
-        std::thread::Builder::new().name("ledger".into()).spawn(move || feed(entries))?;
-        Ok(Ledger { queue, dropped: Arc::default(), open: Arc::default() })
+        let telemetry = Arc::<ArcSwapOption<Telemetry>>::default();
+        let exported = telemetry.clone();
+        std::thread::Builder::new().name("ledger".into()).spawn(move || feed(entries, &exported))?;
+        Ok(Ledger { queue, dropped: Arc::default(), open: Arc::default(), telemetry })
+    }
+
+    /// Puts another export in the place of the one before, which sends what it has and ends.
+    pub fn export(&self, telemetry: Option<Arc<Telemetry>>) {
+        self.telemetry.store(telemetry);
+    }
+
+    /// The export by OpenTelemetry.
+    #[must_use]
+    pub fn telemetry(&self) -> Option<Arc<Telemetry>> {
+        self.telemetry.load_full()
     }
 
     /// Puts other sinks in the place of those before.
@@ -275,7 +292,8 @@ impl Ledger {
 
     /// Writes an entry, without waiting.
     pub fn write(&self, entry: Box<Entry>) {
-        if self.open.load(Relaxed) && self.queue.try_send(Message::Entry(entry)).is_err() {
+        let read = self.open.load(Relaxed) || self.telemetry.load().is_some();
+        if read && self.queue.try_send(Message::Entry(entry)).is_err() {
             self.dropped.fetch_add(1, Relaxed);
         }
     }
@@ -295,13 +313,18 @@ impl Ledger {
     }
 }
 
-fn feed(mut entries: mpsc::Receiver<Message>) {
+fn feed(mut entries: mpsc::Receiver<Message>, telemetry: &ArcSwapOption<Telemetry>) {
     let mut sinks = Sinks::default();
     loop {
         std::thread::sleep(TICK);
         loop {
             match entries.try_recv() {
-                Ok(Message::Entry(entry)) => sinks.write(&entry),
+                Ok(Message::Entry(entry)) => {
+                    sinks.write(&entry);
+                    if let Some(telemetry) = &*telemetry.load() {
+                        telemetry.observe(&entry);
+                    }
+                }
                 Ok(Message::Sinks(new)) => {
                     sinks.flush();
                     sinks = new;

@@ -27,5 +27,6 @@ pub mod sinks;
 pub mod state;
 pub mod stream;
 pub mod target;
+pub mod telemetry;
 pub mod trace;
 pub mod whole;

@@ -22,6 +22,7 @@ use crate::ledger::Ledger;
 use crate::rules::Rules;
 use crate::sinks::Sinks;
 use crate::state::State;
+use crate::telemetry;
 
 /// A gateway that listens but does not serve yet.
 pub struct Gateway {
@@ -47,6 +48,8 @@ const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8081);
 /// How often the configuration is looked at for changes.
 const WATCH: Duration = Duration::from_secs(2);
+/// How long the collector may take for the last of the telemetry.
+const LAST_EXPORT: Duration = Duration::from_secs(5);
 
 impl Gateway {
     /// Builds the rules and binds the listeners. `source` is watched for changes.
@@ -70,6 +73,7 @@ impl Gateway {
         let (Some(rules), Some(sinks), Some(listener), true) = (rules, sinks, listener, problems.is_empty()) else { return Err(problems) };
         state.swap(Arc::new(rules));
         state.ledger.set(sinks);
+        state.ledger.export(telemetry::renew(None, &config.telemetry, state.tls()));
         let bounds = Bounds {
             connections: config.limits.connections.map_or(10_000, |c| c.0 as usize).clamp(1, Semaphore::MAX_PERMITS),
             head: config.limits.headers.map_or(64 << 10, |s| s.0 as usize).max(8192),
@@ -140,6 +144,9 @@ impl Gateway {
         admin.iter().for_each(tokio::task::JoinHandle::abort);
         let ledger = state.ledger.clone();
         let _ = tokio::task::spawn_blocking(move || ledger.flush()).await;
+        if let Some(telemetry) = state.ledger.telemetry() {
+            telemetry.close(LAST_EXPORT).await;
+        }
         tracing::info!("stopped");
     }
 }
@@ -173,7 +180,7 @@ async fn connection(state: Arc<State>, stream: TcpStream, tls: Option<Arc<rustls
 /// What can be seen to be wrong without building anything: what is safe and what is not.
 #[must_use]
 pub fn check(config: &Config) -> Vec<Problem> {
-    let mut problems = Vec::new();
+    let mut problems = telemetry::check(&config.telemetry);
     let listen = config.listen.unwrap_or(DEFAULT_LISTEN);
     match config.auth.anonymous {
         None if !listen.ip().is_loopback() => {
@@ -223,6 +230,7 @@ pub fn reload(state: &State, source: &Path, tls: &ArcSwapOption<rustls::ServerCo
     let (Some(rules), Some(sinks), true) = (rules, sinks, problems.is_empty()) else { return Err(problems) };
     state.swap(Arc::new(rules));
     state.ledger.set(sinks);
+    state.ledger.export(telemetry::renew(state.ledger.telemetry(), &config.telemetry, state.tls()));
     if new_tls.is_some() == tls.load().is_some() {
         tls.store(new_tls.map(Arc::new));
     } else {

@@ -98,6 +98,12 @@ impl State {
         hyper_util::client::legacy::Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(60)).pool_timer(TokioTimer::new()).build(https)
     }
 
+    /// The system's roots, for whoever connects with a client of its own.
+    #[must_use]
+    pub fn tls(&self) -> &rustls::ClientConfig {
+        &self.tls
+    }
+
     /// What is known of a target, by its name; made when it is new.
     #[must_use]
     pub fn stats(&self, name: &str) -> Arc<Stats> {
