@@ -67,10 +67,9 @@ fn start(config: &Config, tls: &rustls::ClientConfig, pace: Pace) -> Option<Tele
     let (queue, waiting) = mpsc::channel(QUEUE);
     let (closing, watched) = watch::channel(false);
     let meters = Arc::new(Mutex::new(Meters::new(now())));
-    let tasks = vec![
-        runtime.spawn(ship::spans(line(Signal::Traces)?, waiting, pace, Closing(watched.clone()))),
-        runtime.spawn(ship::metrics(line(Signal::Metrics)?, meters.clone(), pace, Closing(watched))),
-    ];
+    tracing::info!(collector = collector.place, protocol = ?collector.protocol, "telemetry is exported");
+    let tasks =
+        vec![runtime.spawn(ship::spans(line(Signal::Traces)?, waiting, pace, Closing(watched.clone()))), runtime.spawn(ship::metrics(line(Signal::Metrics)?, meters.clone(), pace, Closing(watched)))];
     Some(Telemetry { config: config.clone(), queue, meters, lost, closing, tasks: Mutex::new(tasks) })
 }
 

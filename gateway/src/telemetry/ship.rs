@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -78,8 +78,8 @@ impl Signal {
 pub(super) struct Collector {
     base: String,
     /// Host and port, for the log.
-    place: String,
-    protocol: OtlpProtocol,
+    pub(super) place: String,
+    pub(super) protocol: OtlpProtocol,
     headers: HeaderMap,
 }
 
@@ -229,7 +229,7 @@ fn grpc_status(headers: &HeaderMap) -> Result<(), Failure> {
             let again = matches!(code, 1 | 4 | 8 | 10 | 11 | 14 | 15);
             Err(Failure { why: format!("gRPC status {code} {}", text("grpc-message")), again })
         }
-        None => Err(Failure { why: format!("status {} without a gRPC status: is this the port of OTLP/gRPC?", StatusCode::OK.as_u16()), again: false }),
+        None => Err(Failure { why: "an answer without a gRPC status: is this a port of OTLP/gRPC?".into(), again: false }),
     }
 }
 
