@@ -189,9 +189,10 @@ impl Drop for Record {
             }
         }
         self.state.metrics.observe(entry);
-        self.state.serving.fetch_sub(1, Relaxed);
         let blank = Box::new(Entry::blank());
         self.state.ledger.write(std::mem::replace(&mut self.entry, blank));
+        // Last: a shutdown waits for this, and then flushes what was written.
+        self.state.serving.fetch_sub(1, Relaxed);
     }
 }
 
