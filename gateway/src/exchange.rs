@@ -14,7 +14,7 @@ use crate::ledger::{Entry, Record};
 use crate::principal::Principal;
 use crate::rules::Rules;
 use crate::state::State;
-use crate::trace::Trace;
+use crate::trace::{Trace, new_span};
 
 /// A form: its bytes, and where the value of its field `model` stands.
 #[derive(Debug, Clone)]
@@ -57,6 +57,8 @@ pub struct Exchange {
     pub record: Option<Record>,
     /// Names everything about this request.
     pub id: String,
+    /// The span of the try under way: what the upstream is told is its parent.
+    pub span: u64,
 }
 
 impl Exchange {
@@ -64,7 +66,7 @@ impl Exchange {
     #[must_use]
     pub fn new(state: Arc<State>, rules: Arc<Rules>, method: Method, headers: HeaderMap, operation: Operation) -> Self {
         let id = request_id(&headers);
-        let entry = Entry { time: state.now().as_secs_f64(), request_id: id.clone(), trace: Trace::read(&headers), operation: operation.name(), ..Entry::blank() };
+        let entry = Entry { time: state.now().as_secs_f64(), request_id: id.clone(), trace: Trace::read(&headers, rules.sample), operation: operation.name(), ..Entry::blank() };
         let record = Record::new(Box::new(entry), Instant::now(), state.clone());
         Exchange {
             state,
@@ -82,6 +84,7 @@ impl Exchange {
             warnings: Vec::new(),
             record: Some(record),
             id,
+            span: new_span(),
         }
     }
 

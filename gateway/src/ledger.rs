@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use providers::answer::Finish;
 use providers::prices::Nanodollars;
 use providers::usage::Usage;
@@ -13,6 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::sinks::Sinks;
 use crate::state::State;
+use crate::telemetry::Telemetry;
 use crate::trace::Trace;
 
 /// How many entries may wait.
@@ -30,8 +32,24 @@ pub struct Try {
     /// HTTP status, if there was an answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// How long it took, milliseconds.
+    /// When it began, milliseconds since the request came.
+    pub start_ms: f64,
+    /// How long it took, milliseconds; for a stream, until there was something to show.
     pub ms: f64,
+    /// The span that the upstream saw as its parent; 0 if nothing was sent.
+    #[serde(skip_serializing_if = "is_zero", serialize_with = "hex")]
+    pub span_id: u64,
+    /// The provider's kind.
+    #[serde(skip)]
+    pub kind: &'static str,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+fn hex<S: serde::Serializer>(id: &u64, s: S) -> Result<S::Ok, S::Error> {
+    s.collect_str(&format_args!("{id:016x}"))
 }
 
 /// The line in the ledger.
@@ -137,6 +155,12 @@ impl Record {
         Record { entry, started, first_token: None, ended: false, state }
     }
 
+    /// Notes a try that began then and ends now.
+    pub fn tried(&mut self, target: String, kind: &'static str, outcome: &'static str, status: Option<u16>, began: Instant, span_id: u64) {
+        let start_ms = millis(began.saturating_duration_since(self.started));
+        self.entry.tries.push(Try { target, outcome, status, start_ms, ms: millis(began.elapsed()), span_id, kind });
+    }
+
     /// Notes that the first token goes out.
     pub fn first_token(&mut self) {
         if self.first_token.is_none() {
@@ -165,9 +189,10 @@ impl Drop for Record {
             }
         }
         self.state.metrics.observe(entry);
-        self.state.serving.fetch_sub(1, Relaxed);
         let blank = Box::new(Entry::blank());
         self.state.ledger.write(std::mem::replace(&mut self.entry, blank));
+        // Last: a shutdown waits for this, and then flushes what was written.
+        self.state.serving.fetch_sub(1, Relaxed);
     }
 }
 
@@ -215,8 +240,10 @@ pub struct Ledger {
     queue: mpsc::Sender<Message>,
     /// Entries that the queue could not take.
     dropped: Arc<AtomicU64>,
-    /// Whether there is anyone to read them.
+    /// Whether there are sinks.
     open: Arc<std::sync::atomic::AtomicBool>,
+    /// The export by OpenTelemetry, if there is one.
+    telemetry: Arc<ArcSwapOption<Telemetry>>,
 }
 
 enum Message {
@@ -232,8 +259,21 @@ impl Ledger {
     /// When the system gives no thread.
     pub fn start() -> std::io::Result<Self> {
         let (queue, entries) = mpsc::channel(QUEUE);
-        std::thread::Builder::new().name("ledger".into()).spawn(move || feed(entries))?;
-        Ok(Ledger { queue, dropped: Arc::default(), open: Arc::default() })
+        let telemetry = Arc::<ArcSwapOption<Telemetry>>::default();
+        let exported = telemetry.clone();
+        std::thread::Builder::new().name("ledger".into()).spawn(move || feed(entries, &exported))?;
+        Ok(Ledger { queue, dropped: Arc::default(), open: Arc::default(), telemetry })
+    }
+
+    /// Puts another export in the place of the one before, which sends what it has and ends.
+    pub fn export(&self, telemetry: Option<Arc<Telemetry>>) {
+        self.telemetry.store(telemetry);
+    }
+
+    /// The export by OpenTelemetry.
+    #[must_use]
+    pub fn telemetry(&self) -> Option<Arc<Telemetry>> {
+        self.telemetry.load_full()
     }
 
     /// Puts other sinks in the place of those before.
@@ -253,7 +293,8 @@ impl Ledger {
 
     /// Writes an entry, without waiting.
     pub fn write(&self, entry: Box<Entry>) {
-        if self.open.load(Relaxed) && self.queue.try_send(Message::Entry(entry)).is_err() {
+        let read = self.open.load(Relaxed) || self.telemetry.load().is_some();
+        if read && self.queue.try_send(Message::Entry(entry)).is_err() {
             self.dropped.fetch_add(1, Relaxed);
         }
     }
@@ -273,13 +314,18 @@ impl Ledger {
     }
 }
 
-fn feed(mut entries: mpsc::Receiver<Message>) {
+fn feed(mut entries: mpsc::Receiver<Message>, telemetry: &ArcSwapOption<Telemetry>) {
     let mut sinks = Sinks::default();
     loop {
         std::thread::sleep(TICK);
         loop {
             match entries.try_recv() {
-                Ok(Message::Entry(entry)) => sinks.write(&entry),
+                Ok(Message::Entry(entry)) => {
+                    sinks.write(&entry);
+                    if let Some(telemetry) = &*telemetry.load() {
+                        telemetry.observe(&entry);
+                    }
+                }
                 Ok(Message::Sinks(new)) => {
                     sinks.flush();
                     sinks = new;

@@ -27,6 +27,7 @@ pub mod sinks;
 pub mod state;
 pub mod stream;
 pub mod target;
+pub mod telemetry;
 pub mod trace;
 pub mod upstream;
 pub mod whole;

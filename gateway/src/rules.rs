@@ -37,6 +37,8 @@ pub struct Rules {
     pub limits: Limits,
     /// Whether prompts and answers may be written down.
     pub log_content: bool,
+    /// Share of the traces begun here that are recorded, 0 to 1.
+    pub sample: f64,
 }
 
 /// Bounds on what is read.
@@ -203,7 +205,7 @@ impl Rules {
             answer: config.limits.answer.map_or(32 << 20, |s| s.0 as usize),
             read: config.limits.read.map_or(Duration::from_secs(30), |s| s.0),
         };
-        Ok(Rules { models, wildcards, providers, prices, prompts, principals, limits, log_content: config.log.content })
+        Ok(Rules { models, wildcards, providers, prices, prompts, principals, limits, log_content: config.log.content, sample: config.telemetry.sample.unwrap_or(1.0) })
     }
 
     /// The model of a name, and what its `*` stands for.
@@ -294,7 +296,10 @@ impl Builder<'_> {
                 _ => self.problem(format!("{path}.headers.{key}"), "is not a valid header"),
             }
         }
-        let refresher = (!credential.is_static()).then(|| tokio::runtime::Handle::try_current().ok()).flatten().map(|runtime| Refresher(runtime.spawn(credential.clone().keep_fresh().instrument(tracing::info_span!("credential", provider = name)))));
+        let refresher = (!credential.is_static())
+            .then(|| tokio::runtime::Handle::try_current().ok())
+            .flatten()
+            .map(|runtime| Refresher(runtime.spawn(credential.clone().keep_fresh().instrument(tracing::info_span!("credential", provider = name)))));
         self.providers.insert(name.to_owned(), Arc::new(ProviderRule { name: name.to_owned(), dialect, base_url, credential, headers, shown: shown(config), _refresher: refresher }));
     }
 

@@ -22,6 +22,7 @@ use crate::ledger::Ledger;
 use crate::rules::Rules;
 use crate::sinks::Sinks;
 use crate::state::State;
+use crate::telemetry;
 
 /// A gateway that listens but does not serve yet.
 pub struct Gateway {
@@ -47,6 +48,8 @@ const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8081);
 /// How often the configuration is looked at for changes.
 const WATCH: Duration = Duration::from_secs(2);
+/// How long the collector may take for the last of the telemetry.
+const LAST_EXPORT: Duration = Duration::from_secs(5);
 
 impl Gateway {
     /// Builds the rules and binds the listeners. `source` is watched for changes.
@@ -70,6 +73,7 @@ impl Gateway {
         let (Some(rules), Some(sinks), Some(listener), true) = (rules, sinks, listener, problems.is_empty()) else { return Err(problems) };
         state.swap(Arc::new(rules));
         state.ledger.set(sinks);
+        state.ledger.export(telemetry::renew(None, &config.telemetry, state.tls()));
         let bounds = Bounds {
             connections: config.limits.connections.map_or(10_000, |c| c.0 as usize).clamp(1, Semaphore::MAX_PERMITS),
             head: config.limits.headers.map_or(64 << 10, |s| s.0 as usize).max(8192),
@@ -97,7 +101,7 @@ impl Gateway {
     #[must_use]
     pub fn reloader(&self) -> Option<Reloader> {
         let source = self.source.clone()?;
-        Some(Reloader { state: self.state.clone(), source, tls: self.tls.clone() })
+        Some(Reloader { tls: self.tls.clone(), ..Reloader::new(self.state.clone(), source) })
     }
 
     /// Serves until `stop` is done, then drains.
@@ -147,6 +151,9 @@ impl Gateway {
         admin.iter().for_each(tokio::task::JoinHandle::abort);
         let ledger = state.ledger.clone();
         let _ = tokio::task::spawn_blocking(move || ledger.flush()).await;
+        if let Some(telemetry) = state.ledger.telemetry() {
+            telemetry.close(LAST_EXPORT).await;
+        }
         tracing::info!("stopped");
     }
 }
@@ -187,7 +194,7 @@ async fn connection(
 /// What can be seen to be wrong without building anything: what is safe and what is not.
 #[must_use]
 pub fn check(config: &Config) -> Vec<Problem> {
-    let mut problems = Vec::new();
+    let mut problems = telemetry::check(&config.telemetry);
     let listen = config.listen.unwrap_or(DEFAULT_LISTEN);
     if !listen.ip().is_loopback() && config.auth.anonymous.is_none() && config.consumers.is_empty() {
         problems.push(Problem::new(
@@ -238,6 +245,12 @@ pub struct Reloader {
 }
 
 impl Reloader {
+    /// Reloads rules, sinks and telemetry of a process from a source.
+    #[must_use]
+    pub fn new(state: Arc<State>, source: PathBuf) -> Self {
+        Reloader { state, source, tls: Arc::default() }
+    }
+
     /// Reads the source and puts it in force. Streams that run keep their rules; a bad file changes nothing. Blocks, and has
     /// to be called inside a runtime.
     ///
@@ -256,6 +269,7 @@ impl Reloader {
         let (Some(rules), Some(sinks), true) = (rules, sinks, problems.is_empty()) else { return Err(problems) };
         state.swap(Arc::new(rules));
         state.ledger.set(sinks);
+        state.ledger.export(telemetry::renew(state.ledger.telemetry(), &config.telemetry, state.tls()));
         if new_tls.is_some() == self.tls.load().is_some() {
             self.tls.store(new_tls.map(Arc::new));
         } else {

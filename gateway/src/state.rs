@@ -19,6 +19,7 @@ pub struct State {
     rules: ArcSwapOption<Rules>,
     /// For what is not hot: token servers, sinks.
     pub http: reqwest::Client,
+    tls: Arc<rustls::ClientConfig>,
     /// For what is hot: providers.
     upstream: Client,
     stats: Mutex<HashMap<String, Arc<Stats>>>,
@@ -40,9 +41,9 @@ impl State {
     /// # Errors
     /// When the HTTP client cannot be made.
     pub fn new(ledger: Ledger) -> Result<Arc<State>, String> {
-        let tls = tls_roots();
+        let tls = Arc::new(tls_roots());
         let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls.clone())
+            .tls_backend_preconfigured(rustls::ClientConfig::clone(&tls))
             .connect_timeout(Duration::from_secs(5))
             .timeout(Duration::from_secs(30))
             .redirect(reqwest::redirect::Policy::none())
@@ -52,7 +53,8 @@ impl State {
         Ok(Arc::new(State {
             rules: ArcSwapOption::empty(),
             http,
-            upstream: Client::new(Arc::new(tls), Duration::from_secs(5)),
+            upstream: Client::new(tls.clone(), Duration::from_secs(5)),
+            tls,
             stats: Mutex::default(),
             ledger,
             metrics: Metrics::new(),
@@ -78,6 +80,12 @@ impl State {
     #[must_use]
     pub fn client(&self, connect: Duration) -> Client {
         self.upstream.with_connect(connect)
+    }
+
+    /// The system's roots, for whoever connects with a client of its own.
+    #[must_use]
+    pub fn tls(&self) -> &rustls::ClientConfig {
+        &self.tls
     }
 
     /// What is known of a target, by its name; made when it is new.

@@ -21,22 +21,37 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Continues the client's trace, or begins one. A header that is not well formed begins one.
+    /// Continues the client's trace, or begins one, of which this share is recorded. A header that is not well formed begins
+    /// one. A client that has decided whether its trace is recorded is followed: half a trace is of no use.
     #[must_use]
-    pub fn read(headers: &HeaderMap) -> Self {
-        let span_id = format!("{:016x}", fastrand::u64(1..));
+    pub fn read(headers: &HeaderMap, share: f64) -> Self {
+        let span_id = format!("{:016x}", new_span());
         let given = headers.get("traceparent").and_then(|v| v.to_str().ok()).and_then(parse);
         match given {
             Some((trace_id, parent, sampled)) => Trace { trace_id, span_id, parent: Some(parent), sampled },
-            None => Trace { trace_id: format!("{:016x}{:016x}", fastrand::u64(1..), fastrand::u64(..)), span_id, parent: None, sampled: true },
+            None => {
+                let low = fastrand::u64(..);
+                Trace { trace_id: format!("{:016x}{low:016x}", fastrand::u64(1..)), span_id, parent: None, sampled: chosen(low, share) }
+            }
         }
     }
 
-    /// The header for the upstream.
+    /// The header for an upstream: its parent is the try that calls it.
     #[must_use]
-    pub fn header(&self) -> String {
-        format!("00-{}-{}-0{}", self.trace_id, self.span_id, u8::from(self.sampled))
+    pub fn header(&self, span: u64) -> String {
+        format!("00-{}-{span:016x}-0{}", self.trace_id, u8::from(self.sampled))
     }
+}
+
+/// A new span's id.
+#[must_use]
+pub fn new_span() -> u64 {
+    fastrand::u64(1..)
+}
+
+/// Whether a trace is of the share that is recorded: by its id, so that every service with the same share chooses the same.
+fn chosen(low: u64, share: f64) -> bool {
+    share >= 1.0 || ((low >> 1) as f64) < share * (1_u64 << 63) as f64
 }
 
 fn parse(text: &str) -> Option<(String, String, bool)> {
@@ -56,11 +71,10 @@ mod tests {
     fn a_trace_is_continued_and_a_broken_one_begun_anew() {
         let mut headers = HeaderMap::new();
         headers.insert("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().unwrap());
-        let trace = Trace::read(&headers);
+        let trace = Trace::read(&headers, 0.0);
         assert_eq!(trace.trace_id, "0af7651916cd43dd8448eb211c80319c");
         assert_eq!(trace.parent.as_deref(), Some("b7ad6b7169203331"));
-        assert!(trace.header().starts_with("00-0af7651916cd43dd8448eb211c80319c-") && trace.header().ends_with("-01"));
-        assert!(!trace.header().contains("b7ad6b7169203331"));
+        assert_eq!(trace.header(0xab), "00-0af7651916cd43dd8448eb211c80319c-00000000000000ab-01");
         for bad in [
             "",
             "00-0",
@@ -69,7 +83,19 @@ mod tests {
             "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         ] {
             headers.insert("traceparent", bad.parse().unwrap());
-            assert_eq!(Trace::read(&headers).parent, None, "{bad}");
+            assert_eq!(Trace::read(&headers, 1.0).parent, None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_share_of_traces_is_recorded_unless_the_client_has_decided() {
+        let none = HeaderMap::new();
+        assert!((0..100).all(|_| Trace::read(&none, 1.0).sampled && !Trace::read(&none, 0.0).sampled));
+        let half = (0..1000).filter(|_| Trace::read(&none, 0.5).sampled).count();
+        assert!((300..700).contains(&half), "{half}");
+        assert!(chosen(1, 0.5) && !chosen(u64::MAX, 0.5));
+        let mut unsampled = HeaderMap::new();
+        unsampled.insert("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00".parse().unwrap());
+        assert!(!Trace::read(&unsampled, 1.0).sampled);
     }
 }

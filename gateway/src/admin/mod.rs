@@ -34,9 +34,10 @@ async fn metrics(Shared(state): Shared<Arc<State>>) -> impl IntoResponse {
     // Figures that are read, not counted; before the end marker that the encoder writes.
     let end = text.rfind("# EOF").unwrap_or(text.len());
     let mut more = format!(
-        "# TYPE trivium_in_flight gauge\ntrivium_in_flight {}\n# TYPE trivium_ledger_dropped counter\ntrivium_ledger_dropped_total {}\n# TYPE trivium_target_open gauge\n",
+        "# TYPE trivium_in_flight gauge\ntrivium_in_flight {}\n# TYPE trivium_ledger_dropped counter\ntrivium_ledger_dropped_total {}\n# TYPE trivium_telemetry_lost_spans counter\ntrivium_telemetry_lost_spans_total {}\n# TYPE trivium_target_open gauge\n",
         state.serving.load(Relaxed),
-        state.ledger.dropped()
+        state.ledger.dropped(),
+        state.ledger.telemetry().map_or(0, |t| t.lost())
     );
     for (name, stats) in state.all_stats() {
         let name = name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', " ");

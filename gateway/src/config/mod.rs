@@ -499,13 +499,27 @@ pub enum HttpFormat {
 }
 
 /// OpenTelemetry.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Telemetry {
-    /// Collector to send traces and metrics to by OTLP over HTTP, such as `http://127.0.0.1:4318`. A port of 4317 is taken as 4318's sibling and OTLP/HTTP is still what is spoken.
+    /// Collector to send traces and metrics to by OTLP, such as `http://127.0.0.1:4317`. Default none.
     pub otlp: Option<String>,
-    /// Share of requests that are traced, 0 to 1. Default 1. A sampled `traceparent` is always traced.
+    /// What the collector speaks. Default `grpc` on port 4317, `http` elsewhere.
+    pub protocol: Option<OtlpProtocol>,
+    /// Headers of every export, such as a key of a hosted collector.
+    pub headers: BTreeMap<String, crate::secret::Secret>,
+    /// Share of requests that are traced, 0 to 1. Default 1. A client that sends a `traceparent` has decided for its own trace.
     pub sample: Option<f64>,
+}
+
+/// The two forms of OTLP. Both carry protocol buffers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OtlpProtocol {
+    /// OTLP/gRPC.
+    Grpc,
+    /// OTLP/HTTP: POST to `/v1/traces` and `/v1/metrics` behind the URL.
+    Http,
 }
 
 /// Bounds on what clients may send.

@@ -14,11 +14,11 @@ use providers::{Dialect, Error, ErrorKind, Operation, Target};
 
 use crate::exchange::Exchange;
 use crate::fault::{Blame, Fault};
-use crate::ledger::Try;
 use crate::phase::route::{Plan, backoff};
 use crate::rules::{ModelRule, ProviderRule, TargetRule};
 use crate::stream::{Flow, Seen, note};
 use crate::target::{Gate, InFlight};
+use crate::trace::new_span;
 use crate::upstream::{self, Answer};
 use crate::whole;
 
@@ -118,11 +118,13 @@ pub async fn first_event(x: &mut Exchange, model: &ModelRule, rest: &str, plan: 
         }
         if let Gate::Open(left) = target.stats.gate() {
             soonest = Some(soonest.map_or(left, |s| s.min(left)));
-            note_try(x, target, "open", None, Duration::ZERO);
+            note_try(x, target, "open", None, Instant::now(), 0);
             continue;
         }
         let flight = InFlight::new(&target.stats);
         let started = Instant::now();
+        x.span = new_span();
+        let span = x.span;
         let outcome = match tokio::time::timeout_at(deadline.into(), attempt(x, model, target, rest)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(timed_out("the answer was not complete in time", model)),
@@ -132,14 +134,14 @@ pub async fn first_event(x: &mut Exchange, model: &ModelRule, rest: &str, plan: 
             Ok(mut reply) => {
                 target.stats.succeeded();
                 target.stats.observe(took);
-                note_try(x, target, "ok", Some(200), took);
+                note_try(x, target, "ok", Some(200), started, span);
                 reply.flight = Some(flight);
                 reply.upstream = began.elapsed();
                 return Ok(reply);
             }
             Err(mut failure) => {
                 failure.fault.hide(&target.provider.shown);
-                note_try(x, target, failure.outcome, failure.status, took);
+                note_try(x, target, failure.outcome, failure.status, started, span);
                 punish(target, model, &failure, several);
                 let again = failure.again;
                 last = Some((failure, target));
@@ -157,9 +159,9 @@ pub async fn first_event(x: &mut Exchange, model: &ModelRule, rest: &str, plan: 
     })
 }
 
-fn note_try(x: &mut Exchange, target: &TargetRule, outcome: &'static str, status: Option<u16>, took: Duration) {
-    if let Some(entry) = x.entry() {
-        entry.tries.push(Try { target: target.name(), outcome, status, ms: took.as_micros() as f64 / 1000.0 });
+fn note_try(x: &mut Exchange, target: &TargetRule, outcome: &'static str, status: Option<u16>, began: Instant, span: u64) {
+    if let Some(record) = &mut x.record {
+        record.tried(target.name(), target.provider.dialect.kind(), outcome, status, began, span);
     }
 }
 
@@ -367,7 +369,7 @@ pub fn common_headers(x: &Exchange, provider: &ProviderRule, headers: &mut Heade
         }
     }
     if let Some(record) = &x.record
-        && let Ok(value) = HeaderValue::try_from(record.entry.trace.header())
+        && let Ok(value) = HeaderValue::try_from(record.entry.trace.header(x.span))
     {
         headers.insert(HeaderName::from_static("traceparent"), value);
         if let Some(state) = x.headers.get("tracestate") {

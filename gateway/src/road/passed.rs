@@ -64,7 +64,14 @@ async fn pass(x: &mut Exchange, rules: &Rules, parts: &http::request::Parts, bod
     provider.credential.apply(&mut head, &payload).await?;
     let client = x.state.client(std::time::Duration::from_secs(5));
     let call = upstream::Call { method: head.method, uri: head.uri, headers: head.headers, body: payload };
-    let response = client.call(call).await.map_err(|e| unreachable(&e))?;
+    let began = std::time::Instant::now();
+    let sent = client.call(call).await;
+    if let Some(record) = &mut x.record {
+        let status = sent.as_ref().ok().map(|r| r.status());
+        let outcome = status.map_or("connect", |s| if s.is_success() { "ok" } else { "status" });
+        record.tried(provider.name.clone(), provider.dialect.kind(), outcome, status.map(|s| s.as_u16()), began, x.span);
+    }
+    let response = sent.map_err(|e| unreachable(&e))?;
     if let Some(entry) = x.entry() {
         entry.provider = Some(provider.name.clone());
         entry.provider_kind = Some(provider.dialect.kind());
