@@ -29,7 +29,7 @@ pub fn response(x: &mut Exchange, model: &ModelRule, reply: Reply) -> Response<B
     record.entry.stream = x.stream;
     let mut headers = reply.headers;
     describe(&mut headers, &record, x);
-    let mut bill = Bill { rules: x.rules.clone(), prompt_bytes: x.envelope.body().len() as u64 };
+    let mut bill = Bill { rules: x.rules.clone(), prompt_bytes: x.envelope.body().len() as u64, flight: reply.flight };
     let whole = matches!(reply.kind, Kind::Whole(..));
     if whole {
         bill.settle(&mut record, &reply.seen);
@@ -61,7 +61,7 @@ pub fn response(x: &mut Exchange, model: &ModelRule, reply: Reply) -> Response<B
                 headers.insert(header::CONTENT_TYPE, content_type);
             }
             bill.settle(&mut record, &reply.seen);
-            Body::Stream(Box::pin(Raw { body, record, _flight: reply.flight }))
+            Body::Stream(Box::pin(Raw { body, record, _flight: bill.flight.take() }))
         }
         Kind::Stream(flow, first, body) => {
             stream_headers(&mut headers);
@@ -73,7 +73,6 @@ pub fn response(x: &mut Exchange, model: &ModelRule, reply: Reply) -> Response<B
                 clock: Clock::new(model.timeout.idle, record.started + model.timeout.total),
                 record,
                 bill,
-                _flight: reply.flight,
             }))
         }
     };
@@ -132,6 +131,8 @@ fn timing(headers: &mut HeaderMap, total: Duration, upstream: Duration) {
 struct Bill {
     rules: std::sync::Arc<Rules>,
     prompt_bytes: u64,
+    /// Counts as in flight until the answer has been read, and learns what it used.
+    flight: Option<InFlight>,
 }
 
 impl Bill {
@@ -148,6 +149,9 @@ impl Bill {
             None => None,
         };
         entry.usage = usage;
+        if let (Some(usage), Some(flight)) = (&usage, &self.flight) {
+            flight.used(usage.total());
+        }
         if let (Some(usage), Some(provider), Some(kind), Some(model)) = (usage, &entry.provider, entry.provider_kind, &entry.model_used) {
             entry.cost = self.rules.prices.get(provider, kind, model).map(|m| m.cost(&usage, false));
         }
@@ -205,7 +209,6 @@ struct Relay {
     clock: Clock,
     record: Record,
     bill: Bill,
-    _flight: Option<InFlight>,
 }
 
 impl Relay {
