@@ -23,7 +23,7 @@ prompts:
     v1: \"Answer {{question}} in two sentences.\"
     v2: { template: \"Answer {{question}} for a {{tier}} customer.\", weight: 0 }
   rating:
-    v1: [{ role: system, content: \"Rate from 1 to {{most}}.\" }, { role: user, content: \"{{text}}\" }]
+    v1: { template: [{ role: system, content: \"Rate from 1 to {{most}}.\" }, { role: user, content: \"{{text}}\" }] }
   drawn: { a: { template: A, weight: 1 }, b: { template: B, weight: 3 } }
 ";
 
