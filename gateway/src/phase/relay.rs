@@ -220,8 +220,9 @@ impl Relay {
         }
         self.upstream = None;
         self.record.ended = true;
-        self.record.entry.error = Some(fault.told.message.clone());
-        self.record.entry.detail.clone_from(&fault.detail);
+        let (error, detail) = fault.written(self.bill.rules.log_content);
+        self.record.entry.error = Some(error);
+        self.record.entry.detail = detail;
         self.flow.fail(&fault.told)
     }
 }
