@@ -168,7 +168,8 @@ async fn every_door_streams_from_every_provider() {
         let data = client.events("/v1/responses", &[], &json!({ "model": model, "stream": true, "input": "Say hello." })).await.rest().await;
         assert_eq!(joined(&data, "/delta"), HELLO, "{model}: {data:?}");
         assert!(data.last().unwrap().contains("response.completed"), "{model}: {data:?}");
-        let data = client.events(&format!("/v1beta/models/{model}:streamGenerateContent?alt=sse"), &[], &json!({ "contents": [{ "role": "user", "parts": [{ "text": "Say hello." }] }] })).await.rest().await;
+        let data =
+            client.events(&format!("/v1beta/models/{model}:streamGenerateContent?alt=sse"), &[], &json!({ "contents": [{ "role": "user", "parts": [{ "text": "Say hello." }] }] })).await.rest().await;
         assert_eq!(joined(&data, "/candidates/0/content/parts/0/text"), HELLO, "{model}: {data:?}");
         assert!(data.last().unwrap().contains("\"finishReason\":\"STOP\""), "{model}: {data:?}");
     }

@@ -229,7 +229,13 @@ async fn retry_after_is_a_floor_and_is_passed_on() {
     }
     assert_eq!(shares(&mock, ["two-a", "two-b"]), [1, 6]);
     // Rate limits of a good answer are passed on too.
-    mock.on("patient", [Behaviour::json(&json!({ "choices": [{ "index": 0, "message": { "role": "assistant", "content": "x" }, "finish_reason": "stop" }] })).header("x-ratelimit-remaining-tokens", "7").header("set-cookie", "a=b").header("x-internal", "c")]);
+    mock.on(
+        "patient",
+        [Behaviour::json(&json!({ "choices": [{ "index": 0, "message": { "role": "assistant", "content": "x" }, "finish_reason": "stop" }] }))
+            .header("x-ratelimit-remaining-tokens", "7")
+            .header("set-cookie", "a=b")
+            .header("x-internal", "c")],
+    );
     let answer = gateway.client().chat("patient").await;
     assert_eq!((answer.status, answer.header("x-ratelimit-remaining-tokens")), (200, Some("7")));
 }
@@ -387,7 +393,9 @@ async fn a_connection_that_cannot_be_made_in_time() {
         assert!(held.len() < 100, "the queue never fills");
     }
     let mock = Mock::start().await;
-    let yaml = format!("providers: {{ full: {{ kind: openai, base_url: \"http://{address}/v1\", api_key: sk-full-secret }} }}\nmodels: {{ full: {{ target: full/x, retry: {{ attempts: 1 }}, timeout: {{ connect: 300ms }}, fallback: [well/well] }} }}\n");
+    let yaml = format!(
+        "providers: {{ full: {{ kind: openai, base_url: \"http://{address}/v1\", api_key: sk-full-secret }} }}\nmodels: {{ full: {{ target: full/x, retry: {{ attempts: 1 }}, timeout: {{ connect: 300ms }}, fallback: [well/well] }} }}\n"
+    );
     let gateway = Running::start(&yaml, &mock).await;
     let answer = gateway.client().chat("full").await;
     assert_eq!((answer.answer().as_str(), answer.header("x-trivium-provider")), (HELLO, Some("well")));

@@ -60,7 +60,8 @@ async fn a_change_of_the_file_is_noticed() {
 
 #[tokio::test]
 async fn a_stream_outlives_the_rules_it_began_under() {
-    let (mock, gateway) = start("providers: { gone: { kind: openai, base_url: \"{{mock}}/v1\", api_key: sk-gone-secret } }\nmodels: { gone: gone/gone }\nprices: { gone/gone: { input: 1, output: 1 } }\n").await;
+    let (mock, gateway) =
+        start("providers: { gone: { kind: openai, base_url: \"{{mock}}/v1\", api_key: sk-gone-secret } }\nmodels: { gone: gone/gone }\nprices: { gone/gone: { input: 1, output: 1 } }\n").await;
     let gate = Gate::new();
     let usage = format!("data: {}\n\n", json!({ "choices": [], "usage": { "prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5 } }));
     mock.on("gone", [Stream::sse().send(chunk("before ")).wait(&gate).send(chunk("after")).send(usage).send(DONE).into()]);
