@@ -118,6 +118,9 @@ async fn content_is_written_where_that_is_said() {
     let requests = tell_secrets(&mock, &gateway).await;
     let entries = gateway.entries(requests).await;
     assert!(entries[0]["request"].as_str().unwrap().contains(PRIVATE) && entries[0]["answer"].as_str().unwrap().contains(HELLO));
+    // A stream as the client was given it.
+    let answer = entries[1]["answer"].as_str().unwrap();
+    assert!(entries[1]["request"].as_str().unwrap().contains(PRIVATE) && answer.contains("Hello ") && answer.ends_with("data: [DONE]\n\n"), "{answer}");
     let text = gateway.ledger(requests).await;
     assert!(!text.contains("sk-well-secret") && !text.contains("sk-of-the-client"), "keys are never written: {text}");
 }
