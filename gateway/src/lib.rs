@@ -28,4 +28,5 @@ pub mod state;
 pub mod stream;
 pub mod target;
 pub mod trace;
+pub mod upstream;
 pub mod whole;

@@ -84,12 +84,7 @@ impl Principals {
             if consumer.groups.is_empty() {
                 group_models = None;
             }
-            let principal = Arc::new(Principal {
-                name: name.as_str().into(),
-                groups: consumer.groups.iter().map(|g| g.as_str().into()).collect(),
-                models: consumer.models.clone(),
-                group_models,
-            });
+            let principal = Arc::new(Principal { name: name.as_str().into(), groups: consumer.groups.iter().map(|g| g.as_str().into()).collect(), models: consumer.models.clone(), group_models });
             all.by_name.insert(name.clone(), principal.clone());
             for (i, key) in consumer.keys.iter().enumerate() {
                 match read_key(key) {
@@ -280,7 +275,9 @@ groups:
         let (all, problems) = Principals::build(&config(YAML), false);
         assert!(problems.is_empty(), "{problems:?}");
         let now = Duration::from_secs(1_800_000_000);
-        for (name, value) in [("authorization", "Bearer alice-key-1"), ("authorization", "bearer  alice-key-1"), ("x-api-key", "alice-key-1"), ("api-key", "alice-key-1"), ("x-goog-api-key", "alice-key-1")] {
+        for (name, value) in
+            [("authorization", "Bearer alice-key-1"), ("authorization", "bearer  alice-key-1"), ("x-api-key", "alice-key-1"), ("api-key", "alice-key-1"), ("x-goog-api-key", "alice-key-1")]
+        {
             assert_eq!(&*all.find(&headers(name, value), now).unwrap().name, "alice", "{name}");
         }
         assert_eq!(&*all.find(&headers("x-api-key", "test"), now).unwrap().name, "bob");

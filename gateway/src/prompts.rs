@@ -83,12 +83,19 @@ impl Prompts {
                     Err(message) => problems.push(Problem::new(format!("prompts.{name}.{version}"), message)),
                 }
             }
-            if compiled.iter().all(|v| v.weight == 0) {
+            // As they are written: versions that were refused above have been reported already.
+            if versions.values().all(|v| v.weight == 0) {
                 problems.push(Problem::new(format!("prompts.{name}"), "needs a version with a weight above 0"));
             }
             templates.insert(name.clone(), compiled);
         }
         (Prompts { templates }, problems)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.templates.is_empty()
     }
 
     /// The version that `name` or `name@version` means; `draw` chooses among weighted ones.
@@ -211,6 +218,6 @@ mod tests {
     #[test]
     fn broken_templates_are_problems() {
         let (_, problems) = Prompts::build(&serde_saphyr::from_str("a: { v1: \"{{x\" }\nb: { v1: \"{{x y}}\" }\nc: { v1: { template: t, weight: 0 } }").unwrap());
-        assert_eq!(problems.len(), 4, "{problems:?}");
+        assert_eq!(problems.len(), 3, "{problems:?}");
     }
 }

@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
 use providers::prices::Prices;
-use providers::{Provider, Settings};
+use providers::{Auth, Provider, Settings};
+use tracing::Instrument as _;
 
 use crate::config::{Balance, Config, ModelConfig, ModelKind, Problem, ProviderConfig, Sticky};
 use crate::credential::Credential;
 use crate::principal::{Access, Principals};
 use crate::prompts::{PromptRule, Prompts};
 use crate::secret::{Secret, Shown};
-use crate::state::{Client, State};
+use crate::state::State;
 use crate::target::{BreakerRule, Stats};
+use crate::upstream::Client;
 
 /// Everything that a request is judged by.
 pub struct Rules {
@@ -171,6 +173,7 @@ impl Rules {
         builder.problems.extend(prompt_problems);
         let (principals, principal_problems) = Principals::build(config, crate::serve::is_open(config));
         builder.problems.extend(principal_problems);
+        builder.refuse_limits(config);
         let mut prices = Prices::builtin();
         for (name, price) in &config.prices {
             builder.check_price(name, config);
@@ -276,7 +279,7 @@ impl Builder<'_> {
                 _ => return self.problem(format!("{path}.base_url"), format!("{base_url:?} is not an http(s) URL without a query")),
             }
         }
-        let credential = match Credential::new(dialect.auth(), &config.credential(), config.region.as_deref(), self.state.http.clone()) {
+        let credential = match Credential::new(auth(config, dialect.as_ref()), &config.credential(), config.region.as_deref(), self.state.http.clone()) {
             Ok(credential) => Arc::new(credential),
             Err(e) => return self.problem(path, e.to_string()),
         };
@@ -291,8 +294,17 @@ impl Builder<'_> {
                 _ => self.problem(format!("{path}.headers.{key}"), "is not a valid header"),
             }
         }
-        let refresher = (!credential.is_static()).then(|| tokio::runtime::Handle::try_current().ok()).flatten().map(|runtime| Refresher(runtime.spawn(credential.clone().keep_fresh())));
+        let refresher = (!credential.is_static()).then(|| tokio::runtime::Handle::try_current().ok()).flatten().map(|runtime| Refresher(runtime.spawn(credential.clone().keep_fresh().instrument(tracing::info_span!("credential", provider = name)))));
         self.providers.insert(name.to_owned(), Arc::new(ProviderRule { name: name.to_owned(), dialect, base_url, credential, headers, shown: shown(config), _refresher: refresher }));
+    }
+
+    /// A limit that is read and not held would be worse than none.
+    fn refuse_limits(&mut self, config: &Config) {
+        let consumers = config.consumers.iter().filter(|(_, c)| !c.limits.is_empty()).map(|(name, _)| format!("consumers.{name}.limits"));
+        let groups = config.groups.iter().filter(|(_, g)| !g.limits.is_empty()).map(|(name, _)| format!("groups.{name}.limits"));
+        for path in consumers.chain(groups) {
+            self.problem(path, "is not supported yet by this version");
+        }
     }
 
     fn check_price(&mut self, name: &str, config: &Config) {
@@ -425,6 +437,16 @@ impl Builder<'_> {
                 models.insert(name.to_owned(), model);
             }
         }
+    }
+}
+
+/// How a provider is shown who we are. A place of one's own (vLLM, llama.cpp, LM Studio, any `base_url`) may want no key.
+fn auth(config: &ProviderConfig, dialect: &dyn Provider) -> Auth {
+    let keyless = config.api_key.as_ref().is_none_or(Secret::is_empty);
+    let own = config.base_url.is_some() || dialect.base_url().starts_with("http://127.0.0.1");
+    match dialect.auth() {
+        Auth::Bearer | Auth::Header(_) if keyless && own => Auth::None,
+        auth => auth,
     }
 }
 

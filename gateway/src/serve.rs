@@ -194,7 +194,10 @@ pub fn check(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
     let listen = config.listen.unwrap_or(DEFAULT_LISTEN);
     if !listen.ip().is_loopback() && config.auth.anonymous.is_none() && config.consumers.is_empty() {
-        problems.push(Problem::new("listen", format!("{listen} is not on loopback, and everyone who reaches it could spend your money: configure `consumers`, or say `auth: {{ anonymous: true }}` if that is meant")));
+        problems.push(Problem::new(
+            "listen",
+            format!("{listen} is not on loopback, and everyone who reaches it could spend your money: configure `consumers`, or say `auth: {{ anonymous: true }}` if that is meant"),
+        ));
     }
     if config.consumers.is_empty() && config.auth.anonymous == Some(false) {
         problems.push(Problem::new("auth.anonymous", "is false, and there are no consumers: nobody could come in"));

@@ -193,7 +193,7 @@ impl InFlight {
         InFlight(stats.clone())
     }
 
-    /// Notes what the request used.
+    /// Notes what the request has used.
     pub fn used(&self, tokens: u64) {
         self.0.use_tokens(tokens);
     }

@@ -86,10 +86,16 @@ pub fn short_id(text: &str) -> String {
         .collect()
 }
 
-/// Whether a body may hold anything that this file put there: a cheap look before a body is passed on byte for byte.
+/// Whether a text may hold anything that this file put there: a cheap look before it is passed on byte for byte.
 #[must_use]
-pub fn may_carry(body: &[u8]) -> bool {
-    memchr::memmem::find(body, SEAL.as_bytes()).is_some() || memchr::memmem::find(body, b"\"reasoning_").is_some()
+pub fn may_carry(text: &[u8]) -> bool {
+    memchr::memmem::find(text, SEAL.as_bytes()).is_some() || memchr::memmem::find(text, b"\"reasoning_").is_some()
+}
+
+/// As [`may_carry`], for a whole request: most are told by the keys that the scan met, without another look.
+#[must_use]
+pub fn request_may_carry(request: &crate::envelope::Envelope) -> bool {
+    request.met().may_carry() && may_carry(request.body())
 }
 
 fn tag(format: &str) -> &'static str {

@@ -147,7 +147,7 @@ impl Provider for Compatible {
                 openai::ask_for_usage(edit)?;
             }
             let calls = self.preset.history == History::Text && envelope.get("messages").is_some_and(|m| m.contains("\"tool_calls\""));
-            if calls || carry::may_carry(envelope.body()) {
+            if calls || carry::request_may_carry(envelope) {
                 edit.set("messages", openai::clean_history(&envelope.chat()?, self.preset.history));
             }
         }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::Error;
-use crate::json::{Field, scan};
+use crate::json::{Field, Met, scan_noting};
 use crate::wire::ChatRequest;
 
 /// A JSON request body.
@@ -16,6 +16,7 @@ pub struct Envelope {
     fields: Vec<Field>,
     model: Text,
     stream: bool,
+    met: Met,
 }
 
 /// A decoded string field: where it stands, or its own text if it had escapes.
@@ -32,8 +33,8 @@ impl Envelope {
     /// # Errors
     /// [`Error::Json`] for what is not strict JSON; [`Error::Invalid`] where `model` or `stream` has the wrong type.
     pub fn read(body: Bytes) -> Result<Self, Error> {
-        let fields = scan(&body)?;
-        let mut envelope = Envelope { body, fields, model: Text::None, stream: false };
+        let (fields, met) = scan_noting(&body)?;
+        let mut envelope = Envelope { body, fields, model: Text::None, stream: false, met };
         if let Some(span) = envelope.span("model") {
             envelope.model = match envelope.body[span.clone()] {
                 [b'"', ref inner @ .., b'"'] if !inner.contains(&b'\\') => Text::At(span.start + 1..span.end - 1),
@@ -48,7 +49,7 @@ impl Envelope {
     /// An envelope of nothing, for requests that have no JSON body.
     #[must_use]
     pub fn empty() -> Self {
-        Envelope { body: Bytes::from_static(b"{}"), fields: Vec::new(), model: Text::None, stream: false }
+        Envelope { body: Bytes::from_static(b"{}"), fields: Vec::new(), model: Text::None, stream: false, met: Met::default() }
     }
 
     /// The bytes as they came.
@@ -71,6 +72,12 @@ impl Envelope {
     #[must_use]
     pub fn stream(&self) -> bool {
         self.stream
+    }
+
+    /// What the scan met on its way.
+    #[must_use]
+    pub fn met(&self) -> Met {
+        self.met
     }
 
     /// The JSON text of a top-level field.

@@ -61,11 +61,38 @@ pub struct Field {
 /// # Errors
 /// [`JsonError`], the first problem found.
 pub fn scan(body: &[u8]) -> Result<Vec<Field>, JsonError> {
-    if let Err(e) = std::str::from_utf8(body) {
-        return Err(JsonError::NotUtf8(e.valid_up_to()));
+    scan_noting(body).map(|(fields, _)| fields)
+}
+
+/// Keys that were met anywhere in the body and tell a reader whether it is worth a closer look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Met {
+    /// A key of reasoning that came from a provider: `reasoning…`, `signature`, `thoughtSignature`, `encrypted_…`.
+    pub reasoning: bool,
+    /// A key of tool calls in the history: `tool_calls`, `tool_call_id`, `call_id`, `tool_use_id`, `functionCall`.
+    pub calls: bool,
+}
+
+impl Met {
+    /// Whether a history may hold what was carried through a client; see [`crate::carry`].
+    #[must_use]
+    pub fn may_carry(self) -> bool {
+        self.reasoning || self.calls
     }
-    let mut scanner = Scanner { body, at: 0, keys: Vec::with_capacity(32), hasher: foldhash::quality::RandomState::default() };
-    scanner.object_at_top()
+}
+
+/// As [`scan`], with what was met on the way.
+///
+/// # Errors
+/// [`JsonError`], the first problem found.
+pub fn scan_noting(body: &[u8]) -> Result<(Vec<Field>, Met), JsonError> {
+    if simdutf8::basic::from_utf8(body).is_err() {
+        let at = std::str::from_utf8(body).err().map_or(0, |e| e.valid_up_to());
+        return Err(JsonError::NotUtf8(at));
+    }
+    let mut scanner = Scanner { body, at: 0, keys: Vec::with_capacity(32), hasher: foldhash::quality::RandomState::default(), met: Met::default() };
+    let fields = scanner.object_at_top()?;
+    Ok((fields, scanner.met))
 }
 
 /// One key of an object that is still open, kept until the object closes to find duplicates.
@@ -81,6 +108,7 @@ struct Scanner<'a> {
     keys: Vec<Key>,
     /// Seeded per scan: equal hashes cannot be prepared by a sender.
     hasher: foldhash::quality::RandomState,
+    met: Met,
 }
 
 /// An open container: an array, or an object with the index of its first key in `Scanner::keys`.
@@ -205,6 +233,12 @@ impl Scanner<'_> {
         let start = self.at + 1;
         let escaped = self.string()?;
         let span = start..self.at - 1;
+        match &self.body[span.clone()] {
+            b"tool_calls" | b"tool_call_id" | b"call_id" | b"tool_use_id" | b"functionCall" => self.met.calls = true,
+            b"signature" | b"thoughtSignature" => self.met.reasoning = true,
+            key if key.starts_with(b"reasoning") || key.starts_with(b"encrypted_") => self.met.reasoning = true,
+            _ => {}
+        }
         let hash = if escaped { self.hasher.hash_one(&*self.decoded(&span)) } else { self.hasher.hash_one(self.text(&span)) };
         if self.keys.len() - first < LINEAR {
             for other in &self.keys[first..] {
@@ -402,17 +436,20 @@ impl Scanner<'_> {
 
 /// How many bytes from the start need no attention inside a string: no quote, no backslash, no control character.
 fn plain(bytes: &[u8]) -> usize {
-    const STEP: usize = 32;
+    const SHORT: usize = 16;
     let special = |b: u8| (b == b'"') | (b == b'\\') | (b < 0x20);
-    let mut at = 0;
-    // Whole blocks are tested without a branch per byte, which the compiler turns into vector instructions.
-    while let Some(block) = bytes.get(at..at + STEP) {
-        if block.iter().fold(false, |any, &b| any | special(b)) {
-            break;
-        }
-        at += STEP;
+    // Most strings are short: keys, roles, ids.
+    let head = &bytes[..bytes.len().min(SHORT)];
+    if let Some(at) = head.iter().position(|&b| special(b)) {
+        return at;
     }
-    at + bytes[at..].iter().position(|&b| special(b)).unwrap_or(bytes.len() - at)
+    let rest = &bytes[head.len()..];
+    let end = memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+    // The smallest byte says whether a control character is among them, without a branch per byte.
+    if rest[..end].iter().fold(u8::MAX, |least, &b| least.min(b)) >= 0x20 {
+        return head.len() + end;
+    }
+    head.len() + rest[..end].iter().position(|&b| b < 0x20).unwrap_or(end)
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ pub fn adapt(operation: Operation, edit: &mut Edit<'_>, target: &Target<'_>) -> 
     if matches!(operation, Operation::Chat(Dialect::Chat | Dialect::Completions)) && envelope.stream() {
         ask_for_usage(edit)?;
     }
-    if operation == Operation::Chat(Dialect::Chat) && carry::may_carry(envelope.body()) {
+    if operation == Operation::Chat(Dialect::Chat) && carry::request_may_carry(envelope) {
         edit.set("messages", clean_history(&envelope.chat()?, History::Bare));
     }
     if operation == Operation::Chat(Dialect::Responses)

@@ -3,6 +3,7 @@
 
 mod consumers;
 mod load;
+mod reference;
 mod units;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use serde::Deserialize;
 
 pub use consumers::{Consumer, Consumers, Each, Group, Groups, Key, KeyEntry, Limit, Redis, WhenDown, WindowKind};
 pub use load::{Problem, from_text, load, schema};
+pub use reference::reference;
 pub use units::{Count, Size, Span};
 
 use crate::credential::CredentialConfig;
@@ -24,7 +26,7 @@ use crate::credential::CredentialConfig;
 pub struct Config {
     /// Where clients connect. Default `127.0.0.1:8080`. A listener that is not on loopback needs `consumers`, or `auth.anonymous: true`.
     pub listen: Option<SocketAddr>,
-    /// Where the admin port listens: `/metrics`, `/healthz`, `/readyz`, the effective config. Default `127.0.0.1:8081`; `off` for none.
+    /// Where the admin port listens: `/metrics`, `/healthz`, `/readyz`, `/status`. It has no keys, so it must be on loopback. Default `127.0.0.1:8081`; `off` for none.
     pub admin: Option<Address>,
     /// TLS for the client listener.
     pub tls: Option<Tls>,
@@ -258,7 +260,8 @@ pub struct Retry {
     #[serde(default = "two")]
     pub attempts: u32,
     /// What is worth another try: `connect`, `timeout`, `429`, `5xx`, or any status. Default all four.
-    #[serde(default = "retry_on")]
+    #[serde(default = "retry_on", deserialize_with = "units::causes")]
+    #[schemars(with = "Vec<units::Cause>")]
     pub on: Vec<String>,
     /// Pause before the second try on the same target; doubles with each. A Retry-After is a floor under it. Default `200ms`.
     pub backoff: Option<Span>,
@@ -401,8 +404,10 @@ enum PromptForm {
     Long(PromptLong),
 }
 
+/// One version of a prompt template.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Template")]
 struct PromptLong {
     /// The text of one user message, or a list of messages, with `{{variables}}`.
     template: PromptBody,

@@ -18,7 +18,8 @@ use crate::rules::ModelRule;
 pub fn apply(x: &mut Exchange, model: &ModelRule) -> Result<(), Fault> {
     let rule = &model.prompt;
     if let Operation::Chat(_) = x.operation {
-        let calls = calls_template(&x.envelope);
+        // Without templates there is nothing that a request could name.
+        let calls = !x.rules.prompts.is_empty() && calls_template(&x.envelope) || x.envelope.get("prompt").is_some_and(|p| p.starts_with('{'));
         if calls || !rule.is_empty() {
             messages(x, rule, calls)?;
         }

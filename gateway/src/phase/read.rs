@@ -77,4 +77,3 @@ pub async fn body(mut body: Incoming, limits: &Limits) -> Result<Bytes, Fault> {
     };
     tokio::time::timeout(limits.read, reading).await.map_err(|_| Fault::client(StatusCode::REQUEST_TIMEOUT, ErrorKind::Timeout, "the body did not come in time").code("request_timeout"))?
 }
-

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use http_body::{Body as HttpBody, Frame};
-use hyper::body::Incoming;
 use providers::usage::Usage;
 use tokio::time::Sleep;
 
@@ -20,6 +19,7 @@ use crate::phase::call::{Kind, Reply, chain};
 use crate::rules::{ModelRule, Rules};
 use crate::stream::{Flow, Seen};
 use crate::target::InFlight;
+use crate::upstream::Answer;
 
 /// Makes the response out of what a target answered.
 #[must_use]
@@ -29,13 +29,13 @@ pub fn response(x: &mut Exchange, model: &ModelRule, reply: Reply) -> Response<B
     record.entry.stream = x.stream;
     let mut headers = reply.headers;
     describe(&mut headers, &record, x);
-    let mut bill = Bill { rules: x.rules.clone(), prompt_bytes: x.envelope.body().len() as u64, flight: reply.flight };
+    let mut bill = Bill { rules: x.rules.clone(), prompt_bytes: x.envelope.body().len() as u64 };
     if bill.rules.log_content {
         record.entry.request = Some(String::from_utf8_lossy(x.envelope.body()).into_owned());
     }
     let whole = matches!(reply.kind, Kind::Whole(..));
     if whole {
-        bill.settle(&mut record, &reply.seen);
+        bill.settle(&mut record, &reply.seen, reply.flight.as_ref());
         if let Some(cost) = record.entry.cost
             && let Ok(value) = HeaderValue::try_from(cost.to_string())
         {
@@ -55,7 +55,7 @@ pub fn response(x: &mut Exchange, model: &ModelRule, reply: Reply) -> Response<B
         Kind::Said(pieces) => {
             stream_headers(&mut headers);
             record.first_token();
-            bill.settle(&mut record, &reply.seen);
+            bill.settle(&mut record, &reply.seen, reply.flight.as_ref());
             if bill.rules.log_content {
                 record.entry.answer = Some(String::from_utf8_lossy(&pieces.concat()).into_owned());
             }
@@ -65,8 +65,8 @@ pub fn response(x: &mut Exchange, model: &ModelRule, reply: Reply) -> Response<B
             if let Some(content_type) = content_type {
                 headers.insert(header::CONTENT_TYPE, content_type);
             }
-            bill.settle(&mut record, &reply.seen);
-            Body::Stream(Box::pin(Raw { body, record, _flight: bill.flight.take() }))
+            bill.settle(&mut record, &reply.seen, reply.flight.as_ref());
+            Body::Stream(Box::pin(Raw { body, record, _flight: reply.flight }))
         }
         Kind::Stream(flow, first, body) => {
             stream_headers(&mut headers);
@@ -79,6 +79,7 @@ pub fn response(x: &mut Exchange, model: &ModelRule, reply: Reply) -> Response<B
                 heard: bill.rules.log_content.then(Vec::new),
                 record,
                 bill,
+                flight: reply.flight,
             }))
         }
     };
@@ -89,7 +90,7 @@ pub fn response(x: &mut Exchange, model: &ModelRule, reply: Reply) -> Response<B
 
 /// A body that passes unread; the record rides along.
 #[must_use]
-pub fn raw(x: &mut Exchange, body: Incoming) -> Body {
+pub fn raw(x: &mut Exchange, body: Answer) -> Body {
     match x.record.take() {
         Some(record) => Body::Stream(Box::pin(Raw { body, record, _flight: None })),
         None => Body::Whole(None),
@@ -137,13 +138,11 @@ fn timing(headers: &mut HeaderMap, total: Duration, upstream: Duration) {
 struct Bill {
     rules: std::sync::Arc<Rules>,
     prompt_bytes: u64,
-    /// Counts as in flight until the answer has been read, and learns what it used.
-    flight: Option<InFlight>,
 }
 
 impl Bill {
-    /// Writes usage, cost and finish into the record.
-    fn settle(&mut self, record: &mut Record, seen: &Seen) {
+    /// Writes usage, cost and finish into the record, and lets the routing know what the target has used.
+    fn settle(&mut self, record: &mut Record, seen: &Seen, flight: Option<&InFlight>) {
         let entry = &mut record.entry;
         entry.finish = seen.finish;
         let usage = match seen.usage {
@@ -155,7 +154,7 @@ impl Bill {
             None => None,
         };
         entry.usage = usage;
-        if let (Some(usage), Some(flight)) = (&usage, &self.flight) {
+        if let (Some(usage), Some(flight)) = (usage, flight) {
             flight.used(usage.total());
         }
         if let (Some(usage), Some(provider), Some(kind), Some(model)) = (usage, &entry.provider, entry.provider_kind, &entry.model_used) {
@@ -211,12 +210,13 @@ impl Elapsed for Sleep {
 struct Relay {
     flow: Flow,
     next: Option<Bytes>,
-    upstream: Option<Incoming>,
+    upstream: Option<Answer>,
     clock: Clock,
     /// What the client has been given, where that may be written down.
     heard: Option<Vec<u8>>,
     record: Record,
     bill: Bill,
+    flight: Option<InFlight>,
 }
 
 impl Relay {
@@ -297,7 +297,7 @@ impl Drop for Relay {
         // A client that closes right after the last event has not left early.
         self.record.ended |= seen.done;
         self.record.entry.answer = self.heard.take().map(|heard| String::from_utf8_lossy(&heard).into_owned());
-        self.bill.settle(&mut self.record, &seen);
+        self.bill.settle(&mut self.record, &seen, self.flight.as_ref());
     }
 }
 
@@ -322,7 +322,7 @@ impl HttpBody for Said {
 
 /// Bytes that pass unread.
 struct Raw {
-    body: Incoming,
+    body: Answer,
     record: Record,
     _flight: Option<InFlight>,
 }

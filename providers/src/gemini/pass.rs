@@ -54,7 +54,7 @@ pub(crate) fn adapt(operation: Operation, edit: &mut Edit<'_>, model: &str) -> R
     edit.remove("stream");
     let name = |inner: &mut Inner<'_>| inner.model = Some(Str::from(format!("models/{model}")));
     match operation {
-        Operation::Chat(Dialect::Generate) if carry::may_carry(envelope.body()) => {
+        Operation::Chat(Dialect::Generate) if carry::request_may_carry(envelope) => {
             if let Some(mut contents) = envelope.parse::<Vec<Content<'_>>>("contents")? {
                 contents.iter_mut().for_each(|content| clean(content, Model::of(model)));
                 edit.set("contents", text(&contents));

@@ -13,7 +13,7 @@ use crate::{Error, carry};
 /// When the history cannot be read.
 pub fn clean_history(envelope: &Envelope) -> Result<Option<String>, Error> {
     let foreign: [&[u8]; 5] = [b"~sig.", br#""signature":"""#, br#""signature": """#, br#""encrypted_index":"""#, br#""encrypted_index": """#];
-    if !foreign.iter().any(|mark| memchr::memmem::find(envelope.body(), mark).is_some()) {
+    if !envelope.met().may_carry() || !foreign.iter().any(|mark| memchr::memmem::find(envelope.body(), mark).is_some()) {
         return Ok(None);
     }
     let Some(mut messages) = envelope.parse::<Vec<Message<'_>>>("messages")? else { return Ok(None) };

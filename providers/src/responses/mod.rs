@@ -86,6 +86,9 @@ pub fn clean_input(request: &Envelope) -> Option<String> {
         #[serde(borrow)]
         call_id: Option<Str<'a>>,
     }
+    if !request.met().may_carry() {
+        return None;
+    }
     let raw = request.get("input").filter(|i| i.contains("\"encrypted_content\"") || carry::may_carry(i.as_bytes()))?;
     let items: Vec<&RawValue> = serde_json::from_str(raw).ok()?;
     let mut changed = false;
