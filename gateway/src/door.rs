@@ -144,11 +144,12 @@ pub fn failed(mut x: Exchange, fault: &Fault) -> Response<Body> {
         record.ended = true;
         record.entry.status = fault.told.status;
         record.entry.stream = x.stream;
-        record.entry.error = Some(fault.told.message.clone());
-        record.entry.detail.clone_from(&fault.detail);
+        let (error, detail) = fault.written(x.rules.log_content);
         if fault.blame != Blame::Client {
-            tracing::warn!(request_id = x.id, status = fault.told.status, error = fault.told.message, detail = fault.detail, "a request failed");
+            tracing::warn!(request_id = x.id, status = fault.told.status, error, detail, "a request failed");
         }
+        record.entry.error = Some(error);
+        record.entry.detail = detail;
     }
     response
 }

@@ -88,6 +88,14 @@ impl Fault {
         }
     }
 
+    /// The two texts as they may be written down: what stands in quotes may be a piece of a prompt or of an answer, and is
+    /// left out unless content may be written.
+    #[must_use]
+    pub fn written(&self, content: bool) -> (String, Option<String>) {
+        let write = |text: &String| if content { text.clone() } else { unquoted(text) };
+        (write(&self.told.message), self.detail.as_ref().map(write))
+    }
+
     /// With a time to come again.
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
@@ -166,6 +174,14 @@ impl From<crate::credential::CredentialError> for Fault {
     }
 }
 
+/// A text without what stands between its first double quote and its last: inside, anything may be quoted too.
+fn unquoted(text: &str) -> String {
+    match (text.find('"'), text.rfind('"')) {
+        (Some(first), Some(last)) if first < last => format!("{}…{}", &text[..=first], &text[last..]),
+        _ => text.to_owned(),
+    }
+}
+
 /// The model that a client asked for is not here.
 #[must_use]
 pub fn model_not_found(asked: &str, known: &[&str]) -> Fault {
@@ -204,6 +220,14 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_quoted_is_written_only_where_content_may_be() {
+        let fault = Fault::gateway("no").detail("invalid type: string \"a \"private\" word\", expected a sequence");
+        assert_eq!(fault.written(false).1.as_deref(), Some("invalid type: string \"…\", expected a sequence"));
+        assert!(fault.written(true).1.is_some_and(|d| d.contains("private")));
+        assert_eq!(Fault::gateway("an inch is 1\"").written(false).0, "an inch is 1\"");
+    }
 
     #[test]
     fn near_names_come_first() {

@@ -32,7 +32,8 @@ pub struct Gateway {
     admin: Option<TcpListener>,
     tls: Arc<ArcSwapOption<rustls::ServerConfig>>,
     bounds: Bounds,
-    source: Option<PathBuf>,
+    /// Where the configuration came from, and what it looked like then.
+    source: Option<(PathBuf, Stamp)>,
 }
 
 /// What holds for as long as the process listens.
@@ -57,6 +58,8 @@ impl Gateway {
     /// # Errors
     /// Everything that is wrong with the configuration, or an address that cannot be had.
     pub async fn bind(config: &Config, source: Option<PathBuf>) -> Result<Gateway, Vec<Problem>> {
+        // Taken before anything else: a change that comes while this starts is to be seen.
+        let source = source.map(|source| (source.clone(), stamp(&source)));
         let ledger = Ledger::start().map_err(|e| vec![Problem::new("", format!("cannot start the ledger: {e}"))])?;
         let state = State::new(ledger).map_err(|e| vec![Problem::new("", e)])?;
         let mut problems = check(config);
@@ -100,14 +103,15 @@ impl Gateway {
     /// What loads the configuration anew; `None` for a gateway without a source.
     #[must_use]
     pub fn reloader(&self) -> Option<Reloader> {
-        let source = self.source.clone()?;
+        let (source, _) = self.source.clone()?;
         Some(Reloader { tls: self.tls.clone(), ..Reloader::new(self.state.clone(), source) })
     }
 
     /// Serves until `stop` is done, then drains.
     pub async fn run(self, stop: impl std::future::Future<Output = ()>) {
-        let reloading = self.reloader().map(|reloader| tokio::spawn(reload_on_change(reloader)));
-        let Gateway { state, listener, admin, tls, bounds, source: _ } = self;
+        let reloader = self.reloader();
+        let Gateway { state, listener, admin, tls, bounds, source } = self;
+        let reloading = reloader.zip(source).map(|(reloader, (_, seen))| tokio::spawn(reload_on_change(reloader, seen)));
         let admin = admin.map(|listener| tokio::spawn(crate::admin::serve(state.clone(), listener)));
         let graceful = GracefulShutdown::new();
         let permits = Arc::new(Semaphore::new(bounds.connections));
@@ -281,7 +285,7 @@ impl Reloader {
 
 /// Reloads on SIGHUP, and when the source has changed. Looking at it now and then works on every file system, and through
 /// the symbolic links that Kubernetes swaps.
-async fn reload_on_change(reloader: Reloader) {
+async fn reload_on_change(reloader: Reloader, mut seen: Stamp) {
     let mut hangup = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) {
         Ok(signal) => signal,
         Err(error) => {
@@ -289,7 +293,6 @@ async fn reload_on_change(reloader: Reloader) {
             return;
         }
     };
-    let mut seen = stamp(&reloader.source);
     loop {
         let asked = tokio::select! {
             _ = hangup.recv() => true,
@@ -320,7 +323,9 @@ async fn reload_on_change(reloader: Reloader) {
 }
 
 /// What changes when a source changes: times and lengths of its files.
-fn stamp(source: &Path) -> Vec<(PathBuf, Option<SystemTime>, u64)> {
+type Stamp = Vec<(PathBuf, Option<SystemTime>, u64)>;
+
+fn stamp(source: &Path) -> Stamp {
     let mut files = vec![source.to_owned()];
     if source.is_dir() {
         files.extend(std::fs::read_dir(source).into_iter().flatten().filter_map(|e| Some(e.ok()?.path())));

@@ -30,6 +30,9 @@ pub fn response(x: &mut Exchange, model: &ModelRule, reply: Reply) -> Response<B
     let mut headers = reply.headers;
     describe(&mut headers, &record, x);
     let mut bill = Bill { rules: x.rules.clone(), prompt_bytes: x.envelope.body().len() as u64 };
+    if bill.rules.log_content {
+        record.entry.request = Some(String::from_utf8_lossy(x.envelope.body()).into_owned());
+    }
     let whole = matches!(reply.kind, Kind::Whole(..));
     if whole {
         bill.settle(&mut record, &reply.seen, reply.flight.as_ref());
@@ -45,7 +48,6 @@ pub fn response(x: &mut Exchange, model: &ModelRule, reply: Reply) -> Response<B
         Kind::Whole(bytes, content_type) => {
             headers.insert(header::CONTENT_TYPE, content_type);
             if bill.rules.log_content {
-                record.entry.request = Some(String::from_utf8_lossy(x.envelope.body()).into_owned());
                 record.entry.answer = Some(String::from_utf8_lossy(&bytes).into_owned());
             }
             Body::whole(bytes)
@@ -54,6 +56,9 @@ pub fn response(x: &mut Exchange, model: &ModelRule, reply: Reply) -> Response<B
             stream_headers(&mut headers);
             record.first_token();
             bill.settle(&mut record, &reply.seen, reply.flight.as_ref());
+            if bill.rules.log_content {
+                record.entry.answer = Some(String::from_utf8_lossy(&pieces.concat()).into_owned());
+            }
             Body::Stream(Box::pin(Said { pieces: pieces.into_iter(), record }))
         }
         Kind::Raw(body, content_type) => {
@@ -71,6 +76,7 @@ pub fn response(x: &mut Exchange, model: &ModelRule, reply: Reply) -> Response<B
                 next: Some(first).filter(|f| !f.is_empty()),
                 upstream: Some(body),
                 clock: Clock::new(model.timeout.idle, record.started + model.timeout.total),
+                heard: bill.rules.log_content.then(Vec::new),
                 record,
                 bill,
                 flight: reply.flight,
@@ -206,12 +212,22 @@ struct Relay {
     next: Option<Bytes>,
     upstream: Option<Answer>,
     clock: Clock,
+    /// What the client has been given, where that may be written down.
+    heard: Option<Vec<u8>>,
     record: Record,
     bill: Bill,
     flight: Option<InFlight>,
 }
 
 impl Relay {
+    /// Keeps what the client is given, within the bounds of an answer that is held in memory.
+    fn hear(&mut self, piece: &[u8]) {
+        if let Some(heard) = &mut self.heard {
+            let room = self.bill.rules.limits.answer.saturating_sub(heard.len());
+            heard.extend_from_slice(&piece[..piece.len().min(room)]);
+        }
+    }
+
     /// Ends the stream with an error event: never with what looks like a clean end.
     fn fail(&mut self, fault: impl Into<Fault>) -> Bytes {
         let mut fault = fault.into();
@@ -220,8 +236,9 @@ impl Relay {
         }
         self.upstream = None;
         self.record.ended = true;
-        self.record.entry.error = Some(fault.told.message.clone());
-        self.record.entry.detail.clone_from(&fault.detail);
+        let (error, detail) = fault.written(self.bill.rules.log_content);
+        self.record.entry.error = Some(error);
+        self.record.entry.detail = detail;
         self.flow.fail(&fault.told)
     }
 }
@@ -233,6 +250,7 @@ impl HttpBody for Relay {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         if let Some(first) = this.next.take() {
+            this.hear(&first);
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
         loop {
@@ -266,6 +284,7 @@ impl HttpBody for Relay {
                 },
             };
             if !out.is_empty() {
+                this.hear(&out);
                 return Poll::Ready(Some(Ok(Frame::data(out))));
             }
         }
@@ -277,6 +296,7 @@ impl Drop for Relay {
         let seen = self.flow.seen;
         // A client that closes right after the last event has not left early.
         self.record.ended |= seen.done;
+        self.record.entry.answer = self.heard.take().map(|heard| String::from_utf8_lossy(&heard).into_owned());
         self.bill.settle(&mut self.record, &seen, self.flight.as_ref());
     }
 }

@@ -51,7 +51,6 @@ async fn bodies_that_are_no_good_json() {
 }
 
 #[tokio::test]
-#[ignore = "until the doors for Anthropic's and Gemini's clients are in"]
 async fn errors_have_the_shape_of_the_door() {
     let (_mock, gateway) = start("").await;
     let anthropic = gateway.client().post_bytes("/v1/messages", b"nonsense").await;

@@ -11,6 +11,8 @@ providers:
   azure: { kind: azure, base_url: \"{{mock}}\", api_key: azure-secret }
   dated: { kind: azure, base_url: \"{{mock}}\", api_version: \"2024-10-21\", api_key: azure-dated-secret }
   bedrock: { kind: bedrock, base_url: \"{{mock}}\", api_key: bedrock-secret }
+  anthropic: { kind: anthropic, base_url: \"{{mock}}\", api_key: sk-ant-secret }
+  gemini: { kind: gemini, base_url: \"{{mock}}/v1beta\", api_key: gemini-secret }
   cohere: { kind: cohere, base_url: \"{{mock}}\", api_key: cohere-secret }
   mistral: { kind: mistral, base_url: \"{{mock}}/v1\", api_key: mistral-secret }
   ollama: { kind: ollama, base_url: \"{{mock}}\" }
@@ -23,6 +25,8 @@ models:
   azure: azure/gpt-4o
   dated: dated/gpt-4o
   bedrock: bedrock/anthropic.claude-sonnet-4-5
+  anthropic: anthropic/claude-sonnet-4-5
+  gemini: gemini/gemini-2.5-flash
   cohere: cohere/command-a
   mistral: mistral/mistral-large
   ollama: ollama/llama3.3
@@ -31,12 +35,13 @@ models:
   groq: groq/llama
   titan: bedrock/amazon.titan-embed-text-v2:0
   embed-openai: openai/text-embedding-3-small
+  embed-gemini: gemini/gemini-embedding-001
   embed-cohere: cohere/embed-v4.0
   embed-ollama: ollama/nomic
   rerank-cohere: cohere/rerank-v3.5
 ";
 
-const CHATS: &[&str] = &["openai", "azure", "dated", "bedrock", "cohere", "mistral", "ollama", "hf", "tgi", "groq"];
+const CHATS: &[&str] = &["openai", "azure", "dated", "anthropic", "gemini", "bedrock", "cohere", "mistral", "ollama", "hf", "tgi", "groq"];
 
 #[tokio::test]
 async fn chats_whole_and_streamed() {
@@ -99,7 +104,7 @@ async fn tools_whole_and_streamed() {
 async fn embeddings_and_reranking() {
     let mock = Mock::start().await;
     let gateway = Running::start(PROVIDERS, &mock).await;
-    for model in ["embed-openai", "embed-cohere", "embed-ollama", "titan"] {
+    for model in ["embed-openai", "embed-gemini", "embed-cohere", "embed-ollama", "titan"] {
         let answer = gateway.client().post("/v1/embeddings", &json!({ "model": model, "input": ["a", "b"] })).await;
         assert_eq!(answer.status, 200, "{model}: {}", answer.text());
         assert_eq!(answer.json()["data"].as_array().unwrap().len(), 2, "{model}");
@@ -129,4 +134,43 @@ async fn errors_of_every_dialect_keep_their_meaning() {
         assert_eq!(answer.header("x-should-retry"), Some("false"), "{provider}");
     }
     gateway.serves().await;
+}
+
+/// Every door leads to every provider: the greeting comes out in the words of the door's dialect.
+#[tokio::test]
+async fn every_door_leads_to_every_provider() {
+    let mock = Mock::start().await;
+    let gateway = Running::start(PROVIDERS, &mock).await;
+    let client = gateway.client();
+    for model in CHATS {
+        let messages = client.post("/v1/messages", &json!({ "model": model, "max_tokens": 100, "messages": [{ "role": "user", "content": "Say hello." }] })).await;
+        assert_eq!(messages.json()["content"][0]["text"], HELLO, "{model}: {}", messages.text());
+        let responses = client.post("/v1/responses", &json!({ "model": model, "input": "Say hello." })).await;
+        assert_eq!(responses.json()["output"][0]["content"][0]["text"], HELLO, "{model}: {}", responses.text());
+        let generate = client.post(&format!("/v1beta/models/{model}:generateContent"), &json!({ "contents": [{ "role": "user", "parts": [{ "text": "Say hello." }] }] })).await;
+        assert_eq!(generate.json()["candidates"][0]["content"]["parts"][0]["text"], HELLO, "{model}: {}", generate.text());
+        let completion = client.post("/v1/completions", &json!({ "model": model, "prompt": "Say hello." })).await;
+        assert_eq!(completion.json()["choices"][0]["text"], HELLO, "{model}: {}", completion.text());
+    }
+}
+
+/// The same, streamed: each door's own sequence of events, and its own last one.
+#[tokio::test]
+async fn every_door_streams_from_every_provider() {
+    let mock = Mock::start().await;
+    let gateway = Running::start(PROVIDERS, &mock).await;
+    let client = gateway.client();
+    let joined = |data: &[String], pointer: &str| -> String { data.iter().filter_map(|d| serde_json::from_str::<Value>(d).ok()?.pointer(pointer)?.as_str().map(str::to_owned)).collect() };
+    for model in CHATS {
+        let data = client.events("/v1/messages", &[], &json!({ "model": model, "stream": true, "max_tokens": 100, "messages": [{ "role": "user", "content": "Say hello." }] })).await.rest().await;
+        assert_eq!(joined(&data, "/delta/text"), HELLO, "{model}: {data:?}");
+        assert!(data.last().unwrap().contains("message_stop"), "{model}: {data:?}");
+        let data = client.events("/v1/responses", &[], &json!({ "model": model, "stream": true, "input": "Say hello." })).await.rest().await;
+        assert_eq!(joined(&data, "/delta"), HELLO, "{model}: {data:?}");
+        assert!(data.last().unwrap().contains("response.completed"), "{model}: {data:?}");
+        let data =
+            client.events(&format!("/v1beta/models/{model}:streamGenerateContent?alt=sse"), &[], &json!({ "contents": [{ "role": "user", "parts": [{ "text": "Say hello." }] }] })).await.rest().await;
+        assert_eq!(joined(&data, "/candidates/0/content/parts/0/text"), HELLO, "{model}: {data:?}");
+        assert!(data.last().unwrap().contains("\"finishReason\":\"STOP\""), "{model}: {data:?}");
+    }
 }

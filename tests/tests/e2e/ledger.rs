@@ -80,10 +80,22 @@ async fn tell_secrets(mock: &Mock, gateway: &Running) -> usize {
     mock.on("well", [Behaviour::error(401, "Incorrect API key provided: sk-well-secret"), Behaviour::error(500, "key sk-well-secret is over its limit"), Behaviour::Usual]);
     client.post(CHAT, &private(chat("once"))).await.fault(502, "upstream_credential");
     client.post(CHAT, &private(chat("once"))).await.fault(502, "");
-    7
+    // Errors of readers quote what they cannot read: here the prompt, and there the answer.
+    client.post(CHAT, &json!({ "model": "local", "messages": PRIVATE })).await.fault(400, "");
+    mock.on("well", [Behaviour::json(&json!({ "choices": PRIVATE }))]);
+    client.chat("once").await.fault(502, "upstream_unreadable");
+    mock.on(
+        "well",
+        [Stream::sse()
+            .send(format!("data: {}\n\n", json!({ "choices": [{ "index": 0, "delta": { "content": "x" } }] })))
+            .send(format!("data: {}\n\n", json!({ "choices": [], "usage": PRIVATE })))
+            .into()],
+    );
+    client.stream(&streamed("once")).await.rest().await;
+    10
 }
 
-const ONCE: &str = "models: { once: { target: well/well, retry: { attempts: 1 }, breaker: { failures: 0 } } }\n";
+const ONCE: &str = "providers: { local: { kind: ollama, base_url: \"{{mock}}\" } }\nmodels: { local: local/x, once: { target: well/well, retry: { attempts: 1 }, breaker: { failures: 0 } } }\n";
 
 #[tokio::test]
 async fn no_prompt_and_no_key_anywhere() {
@@ -106,6 +118,9 @@ async fn content_is_written_where_that_is_said() {
     let requests = tell_secrets(&mock, &gateway).await;
     let entries = gateway.entries(requests).await;
     assert!(entries[0]["request"].as_str().unwrap().contains(PRIVATE) && entries[0]["answer"].as_str().unwrap().contains(HELLO));
+    // A stream as the client was given it.
+    let answer = entries[1]["answer"].as_str().unwrap();
+    assert!(entries[1]["request"].as_str().unwrap().contains(PRIVATE) && answer.contains("Hello ") && answer.ends_with("data: [DONE]\n\n"), "{answer}");
     let text = gateway.ledger(requests).await;
     assert!(!text.contains("sk-well-secret") && !text.contains("sk-of-the-client"), "keys are never written: {text}");
 }
