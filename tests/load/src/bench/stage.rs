@@ -76,8 +76,8 @@ impl Stage {
                     Some(stand_in) => (nginx(self.contest.cores, stand_in, &directory.join("stand-in")), vec![ports.gateway]),
                     None => {
                         let mut command = pinned(self.contest.cores.proxy, &self.contest.gateway);
-                        // As nginx keeps no access log, the gateway is asked not to write one either.
-                        command.arg("serve").arg("--config").arg(directory.join("gateway.yaml")).env("RUST_LOG", "warn");
+                        // As nginx keeps no access log, the gateway is asked to log no more than warnings.
+                        command.arg("serve").arg("--config").arg(directory.join("gateway.yaml")).env("TRIVIUM_LOG", "warn");
                         (command, vec![ports.admin, ports.gateway])
                     }
                 };
@@ -147,8 +147,8 @@ struct Running {
 impl Running {
     fn start(name: &'static str, mut command: Command, log: PathBuf) -> Result<Self, String> {
         let file = fs::File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
-        let other = file.try_clone().map_err(|error| format!("{}: {error}", log.display()))?;
-        command.stdin(Stdio::null()).stdout(file).stderr(other);
+        // Only what goes to stderr is kept: a gateway that writes a line per answer to stdout would fill the disk in a soak.
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
         let started = Instant::now();
         let child = command.spawn().map_err(|error| format!("taskset (of util-linux) cannot be started: {error}"))?;
         Ok(Self { name, child, log, started })
@@ -304,7 +304,7 @@ mod tests {
     async fn one_that_fails_to_start_is_told_with_its_words() {
         let directory = Directory::new("fails").unwrap();
         let mut command = Command::new("sh");
-        command.args(["-c", "echo no such road; exit 3"]);
+        command.args(["-c", "echo no such road >&2; exit 3"]);
         let mut running = Running::start("sh", command, directory.0.join("log")).unwrap();
         let error = running.ready(&[([127, 0, 0, 1], 1).into()]).await.unwrap_err();
         assert!(error.contains("no such road") && error.contains('3'), "{error}");
