@@ -210,7 +210,7 @@ fn models(state: &State, request: &Request<Incoming>, name: Option<&str>) -> Res
     names.retain(|name| principal.may_use(name) && rules.named(name).is_some_and(|m| m.access.admits(&principal)));
     let created = state.now().as_secs();
     let item = |name: &str, owner: &str| serde_json::json!({ "id": name, "object": "model", "created": created, "owned_by": owner, "type": "model", "display_name": name });
-    let owner = |m: &crate::rules::ModelRule| m.targets.first().map_or_else(String::new, |t| t.provider.name.clone());
+    let owner = |m: &crate::rules::ModelRule| m.targets.first().map_or_else(Default::default, |t| t.provider.name.clone());
     match name {
         None => {
             let data: Vec<_> = names.iter().filter_map(|n| Some(item(n, &owner(rules.named(n)?)))).collect();

@@ -231,7 +231,7 @@ impl Relay {
     /// Ends the stream with an error event: never with what looks like a clean end.
     fn fail(&mut self, fault: impl Into<Fault>) -> Bytes {
         let mut fault = fault.into();
-        if let Some(provider) = self.record.entry.provider.as_ref().and_then(|name| self.bill.rules.providers.get(name)) {
+        if let Some(provider) = self.record.entry.provider.as_ref().and_then(|name| self.bill.rules.providers.get(&**name)) {
             fault.hide(&provider.shown);
         }
         self.upstream = None;
