@@ -93,10 +93,17 @@ impl Gateway {
         self.admin.as_ref().and_then(|l| l.local_addr().ok())
     }
 
+    /// What loads the configuration anew; `None` for a gateway without a source.
+    #[must_use]
+    pub fn reloader(&self) -> Option<Reloader> {
+        let source = self.source.clone()?;
+        Some(Reloader { state: self.state.clone(), source, tls: self.tls.clone() })
+    }
+
     /// Serves until `stop` is done, then drains.
     pub async fn run(self, stop: impl std::future::Future<Output = ()>) {
-        let Gateway { state, listener, admin, tls, bounds, source } = self;
-        let reloading = source.map(|source| tokio::spawn(reload_on_change(state.clone(), source, tls.clone())));
+        let reloading = self.reloader().map(|reloader| tokio::spawn(reload_on_change(reloader)));
+        let Gateway { state, listener, admin, tls, bounds, source: _ } = self;
         let admin = admin.map(|listener| tokio::spawn(crate::admin::serve(state.clone(), listener)));
         let graceful = GracefulShutdown::new();
         let permits = Arc::new(Semaphore::new(bounds.connections));
@@ -214,33 +221,45 @@ fn server_tls(tls: &Tls) -> Result<rustls::ServerConfig, Problem> {
     Ok(config)
 }
 
-/// Loads a configuration anew and swaps it in. Streams that run keep their rules; a bad file changes nothing.
-///
-/// # Errors
-/// What is wrong with the new configuration.
-pub fn reload(state: &State, source: &Path, tls: &ArcSwapOption<rustls::ServerConfig>) -> Result<(), Vec<Problem>> {
-    let config = crate::config::load(source, &|name| std::env::var(name).ok())?;
-    let mut problems = check(&config);
-    let rules = Rules::build(&config, state).map_err(|p| problems.extend(p)).ok();
-    let new_tls = match &config.tls {
-        None => None,
-        Some(t) => server_tls(t).map_err(|p| problems.push(p)).ok(),
-    };
-    let sinks = Sinks::open(&sinks_of(&config), &state.http).map_err(|p| problems.extend(p)).ok();
-    let (Some(rules), Some(sinks), true) = (rules, sinks, problems.is_empty()) else { return Err(problems) };
-    state.swap(Arc::new(rules));
-    state.ledger.set(sinks);
-    if new_tls.is_some() == tls.load().is_some() {
-        tls.store(new_tls.map(Arc::new));
-    } else {
-        tracing::warn!("switching TLS on or off takes a restart; the rest of the new configuration is in force");
+/// Loads a configuration anew and swaps it in: on SIGHUP, when it has changed, or when asked.
+#[derive(Clone)]
+pub struct Reloader {
+    state: Arc<State>,
+    source: PathBuf,
+    tls: Arc<ArcSwapOption<rustls::ServerConfig>>,
+}
+
+impl Reloader {
+    /// Reads the source and puts it in force. Streams that run keep their rules; a bad file changes nothing. Blocks, and has
+    /// to be called inside a runtime.
+    ///
+    /// # Errors
+    /// What is wrong with the new configuration.
+    pub fn reload(&self) -> Result<(), Vec<Problem>> {
+        let state = &self.state;
+        let config = crate::config::load(&self.source, &|name| std::env::var(name).ok())?;
+        let mut problems = check(&config);
+        let rules = Rules::build(&config, state).map_err(|p| problems.extend(p)).ok();
+        let new_tls = match &config.tls {
+            None => None,
+            Some(t) => server_tls(t).map_err(|p| problems.push(p)).ok(),
+        };
+        let sinks = Sinks::open(&sinks_of(&config), &state.http).map_err(|p| problems.extend(p)).ok();
+        let (Some(rules), Some(sinks), true) = (rules, sinks, problems.is_empty()) else { return Err(problems) };
+        state.swap(Arc::new(rules));
+        state.ledger.set(sinks);
+        if new_tls.is_some() == self.tls.load().is_some() {
+            self.tls.store(new_tls.map(Arc::new));
+        } else {
+            tracing::warn!("switching TLS on or off takes a restart; the rest of the new configuration is in force");
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Reloads on SIGHUP, and when the source has changed. Looking at it now and then works on every file system, and through
 /// the symbolic links that Kubernetes swaps.
-async fn reload_on_change(state: Arc<State>, source: PathBuf, tls: Arc<ArcSwapOption<rustls::ServerConfig>>) {
+async fn reload_on_change(reloader: Reloader) {
     let mut hangup = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) {
         Ok(signal) => signal,
         Err(error) => {
@@ -248,23 +267,23 @@ async fn reload_on_change(state: Arc<State>, source: PathBuf, tls: Arc<ArcSwapOp
             return;
         }
     };
-    let mut seen = stamp(&source);
+    let mut seen = stamp(&reloader.source);
     loop {
         let asked = tokio::select! {
             _ = hangup.recv() => true,
             () = tokio::time::sleep(WATCH) => false,
         };
-        let now = stamp(&source);
+        let now = stamp(&reloader.source);
         if !asked && now == seen {
             continue;
         }
         seen = now;
         // Reading files and building rules would stall a worker; requests go on meanwhile.
-        let (state, source, tls) = (state.clone(), source.clone(), tls.clone());
+        let reloader = reloader.clone();
         let runtime = tokio::runtime::Handle::current();
         let result = tokio::task::spawn_blocking(move || {
             let _guard = runtime.enter();
-            reload(&state, &source, &tls)
+            reloader.reload()
         });
         match result.await {
             Ok(Ok(())) => tracing::info!("the configuration was loaded anew"),

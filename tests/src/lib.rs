@@ -1,1 +1,14 @@
-//! End-to-end tests: harness, mock upstream and test client; one file per story below `tests/`.
+//! What the end-to-end tests stand on: a gateway in process on a port of its own, an upstream that does as it is told, and
+//! a client that looks at every response twice. One file per story below `tests/e2e/`.
+
+// All of this is test code: a harness that cannot do its work panics, and the test that uses it fails.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod client;
+pub mod dialects;
+pub mod harness;
+pub mod mock;
+
+pub use client::{Client, Connection, Response};
+pub use harness::Running;
+pub use mock::{Behaviour, Gate, Mock, Stream};

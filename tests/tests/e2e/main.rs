@@ -1,0 +1,7 @@
+//! End to end: a gateway in this process, a mock upstream behind it, one module per story.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod bad_input;
+mod dialects;
+mod streams;
