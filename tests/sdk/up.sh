@@ -16,7 +16,7 @@ end() {
   if [ "$status" -ne 0 ]; then
     for log in "$work"/*.log; do
       echo "── the end of $(basename "$log")" >&2
-      tail -n 20 "$log" >&2
+      tail -n 20 "$log" | cut -c 1-400 >&2
     done
   fi
   rm -rf "$work"
