@@ -23,6 +23,7 @@ const ALLOWED: &[&str] = &[
     "date",
     "openai-processing-ms",
     "openai-version",
+    "request-id",
     "retry-after",
     "retry-after-ms",
     "server-timing",
@@ -245,7 +246,11 @@ impl Connection {
         let piece = match self.framing {
             Framing::None | Framing::Length(0) => None,
             Framing::Close => {
-                if self.buffer.is_empty() && !self.fill().await { None } else { Some(self.buffer.split().freeze()) }
+                if self.buffer.is_empty() && !self.fill().await {
+                    None
+                } else {
+                    Some(self.buffer.split().freeze())
+                }
             }
             Framing::Length(left) => {
                 if self.buffer.is_empty() && !self.fill().await {

@@ -19,9 +19,9 @@ PICTURE = {"type": "image", "source": {"type": "base64", "media_type": "image/pn
 
 
 def test_message(echo_anthropic):
-    answer = valid(echo_anthropic.messages.create(model="claude-sonnet-4-9", max_tokens=100, system="Be brief.", messages=USER))
+    answer = valid(echo_anthropic.messages.create(model="claude-sonnet-4-6", max_tokens=100, system="Be brief.", messages=USER))
     assert answer.id.startswith("msg_") and answer.type == "message" and answer.role == "assistant"
-    assert answer.model == "claude-sonnet-4-9" and answer.stop_reason == "end_turn" and answer.stop_sequence is None
+    assert answer.model == "claude-sonnet-4-6" and answer.stop_reason == "end_turn" and answer.stop_sequence is None
     (block,) = answer.content
     assert block.type == "text" and block.text == "Hello, gateway"
     assert answer.usage.input_tokens > 0 and answer.usage.output_tokens > 0
@@ -102,8 +102,8 @@ def test_errors(echo_anthropic):
     assert refused.value.body["type"] == "error" and refused.value.body["error"]["type"] == "invalid_request_error"
     assert "messages" in refused.value.body["error"]["message"] and refused.value.request_id
     with pytest.raises(anthropic.BadRequestError) as refused:
-        echo_anthropic.messages.create(model="echo", max_tokens="many", messages=USER)
-    assert "max_tokens" in refused.value.body["error"]["message"]
+        echo_anthropic.messages.create(model="echo", max_tokens=100, temperature="hot", messages=USER)
+    assert "temperature" in refused.value.body["error"]["message"]
     with pytest.raises(anthropic.BadRequestError):
         with echo_anthropic.messages.stream(model="echo", max_tokens=100, messages=[]) as stream:
             stream.get_final_message()

@@ -19,13 +19,17 @@ pub(super) fn answer(request: &Received, path: &str) -> Option<Behaviour> {
             let model = |id: &str| json!({ "id": id, "object": "model", "created": CREATED, "owned_by": "mock" });
             Behaviour::json(&json!({ "object": "list", "data": [model("gpt-4o"), model("gpt-4o-mini"), model("text-embedding-3-small")] }))
         }
-        () if ends("/moderations") => Behaviour::json(&json!({ "id": "modr-1", "model": "omni-moderation-latest", "results": [{ "flagged": false, "categories": { "violence": false }, "category_scores": { "violence": 0.01 } }] })),
+        () if ends("/moderations") => Behaviour::json(
+            &json!({ "id": "modr-1", "model": "omni-moderation-latest", "results": [{ "flagged": false, "categories": { "violence": false }, "category_scores": { "violence": 0.01 } }] }),
+        ),
         () if ends("/images/generations") || ends("/images/edits") => Behaviour::json(&json!({ "created": CREATED, "data": [{ "b64_json": "iVBORw0KGgo=" }] })),
         () if ends("/audio/speech") => Behaviour::bytes(200, "audio/mpeg", vec![0xff, 0xfb, 0x90, 0x00, 0x01, 0x02, 0x03, 0x04]),
         () if ends("/audio/transcriptions") || ends("/audio/translations") => Behaviour::json(&json!({ "text": HELLO })),
         () if ends("/v1/rerank") => rerank(&body),
         () if path.contains("/files") => file(request, path),
-        () if path.contains("/batches") => Behaviour::json(&json!({ "id": "batch_1", "object": "batch", "endpoint": "/v1/chat/completions", "status": "validating", "input_file_id": "file-1", "completion_window": "24h", "created_at": CREATED })),
+        () if path.contains("/batches") => Behaviour::json(
+            &json!({ "id": "batch_1", "object": "batch", "endpoint": "/v1/chat/completions", "status": "validating", "input_file_id": "file-1", "completion_window": "24h", "created_at": CREATED }),
+        ),
         () => return None,
     })
 }
@@ -39,6 +43,8 @@ fn chat(body: &Value, model: &str) -> Behaviour {
     let has_result = body["messages"].as_array().is_some_and(|m| m.iter().any(|m| m["role"] == "tool"));
     let schema = match body["response_format"]["type"].as_str() {
         Some("json_schema") => Some(&body["response_format"]["json_schema"]["schema"]),
+        // TGI's way to say it.
+        Some("json") => Some(&body["response_format"]["value"]),
         Some("json_object") => Some(&Value::Null),
         _ => None,
     };
@@ -48,9 +54,10 @@ fn chat(body: &Value, model: &str) -> Behaviour {
     }
     let (message, finish) = match &say {
         Say::Text(text) => (json!({ "role": "assistant", "content": text, "refusal": null, "annotations": [] }), "stop"),
-        Say::Call { name, arguments } => {
-            (json!({ "role": "assistant", "content": null, "refusal": null, "tool_calls": [{ "id": "call_1", "type": "function", "function": { "name": name, "arguments": arguments.to_string() } }] }), "tool_calls")
-        }
+        Say::Call { name, arguments } => (
+            json!({ "role": "assistant", "content": null, "refusal": null, "tool_calls": [{ "id": "call_1", "type": "function", "function": { "name": name, "arguments": arguments.to_string() } }] }),
+            "tool_calls",
+        ),
     };
     Behaviour::json(&json!({
         "id": "chatcmpl-mock", "object": "chat.completion", "created": CREATED, "model": model,
@@ -64,7 +71,8 @@ fn chunks(body: &Value, model: &str, say: &Say) -> Vec<String> {
     // Mistral takes no `stream_options`: its last chunk has the usage unasked.
     let mistral = model.contains("mistral");
     let event = |choices: Value, used: Value| {
-        let mut chunk = json!({ "id": "chatcmpl-mock", "object": "chat.completion.chunk", "created": CREATED, "model": model, "service_tier": "default", "system_fingerprint": "fp_mock", "choices": choices });
+        let mut chunk =
+            json!({ "id": "chatcmpl-mock", "object": "chat.completion.chunk", "created": CREATED, "model": model, "service_tier": "default", "system_fingerprint": "fp_mock", "choices": choices });
         if asked {
             chunk["usage"] = used;
         }
@@ -80,7 +88,10 @@ fn chunks(body: &Value, model: &str, say: &Say) -> Vec<String> {
         }
         Say::Call { name, arguments } => {
             let arguments = arguments.to_string();
-            out.push(delta(json!({ "role": "assistant", "content": null, "tool_calls": [{ "index": 0, "id": "call_1", "type": "function", "function": { "name": name, "arguments": "" } }] }), Value::Null));
+            out.push(delta(
+                json!({ "role": "assistant", "content": null, "tool_calls": [{ "index": 0, "id": "call_1", "type": "function", "function": { "name": name, "arguments": "" } }] }),
+                Value::Null,
+            ));
             let (first, second) = arguments.split_at(arguments.len() / 2);
             out.extend([first, second].map(|part| delta(json!({ "tool_calls": [{ "index": 0, "function": { "arguments": part } }] }), Value::Null)));
             out.push(delta(json!({}), json!("tool_calls")));

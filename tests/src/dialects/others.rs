@@ -12,12 +12,16 @@ pub(super) fn answer(request: &Received, path: &str) -> Option<Behaviour> {
         "/v2/chat" => cohere(&body),
         "/v2/embed" => {
             let texts = if body["texts"].is_array() { &body["texts"] } else { &body["inputs"] };
-            Behaviour::json(&json!({ "id": "mock", "embeddings": { "float": vectors(count(texts)) }, "texts": body["texts"], "meta": { "api_version": { "version": "2" }, "billed_units": { "input_tokens": INPUT } } }))
+            Behaviour::json(
+                &json!({ "id": "mock", "embeddings": { "float": vectors(count(texts)) }, "texts": body["texts"], "meta": { "api_version": { "version": "2" }, "billed_units": { "input_tokens": INPUT } } }),
+            )
         }
         "/v2/rerank" => Behaviour::json(&json!({ "id": "mock", "results": ranking(&body["documents"], "relevance_score"), "meta": { "billed_units": { "search_units": 1 } } })),
         "/api/chat" => ollama(&body, &model),
         "/api/embed" => Behaviour::json(&json!({ "model": model, "embeddings": vectors(count(&body["input"])), "total_duration": 1000, "load_duration": 10, "prompt_eval_count": INPUT })),
-        "/api/tags" => Behaviour::json(&json!({ "models": [{ "name": "llama3.3:latest", "model": "llama3.3:latest", "modified_at": "2026-11-01T00:00:00Z", "size": 1000, "digest": "abc", "details": { "family": "llama" } }] })),
+        "/api/tags" => Behaviour::json(
+            &json!({ "models": [{ "name": "llama3.3:latest", "model": "llama3.3:latest", "modified_at": "2026-11-01T00:00:00Z", "size": 1000, "digest": "abc", "details": { "family": "llama" } }] }),
+        ),
         "/api/version" => Behaviour::json(&json!({ "version": "0.30.0" })),
         "/generate" => Behaviour::json(&json!({ "generated_text": HELLO, "details": { "finish_reason": "eos_token", "generated_tokens": OUTPUT, "prefill": [], "tokens": [], "seed": null } })),
         "/generate_stream" => tgi(),
@@ -77,9 +81,7 @@ fn ollama(body: &Value, model: &str) -> Behaviour {
     let schema = body.get("format").filter(|f| !f.is_null()).map(|f| if f.is_object() { f } else { &Value::Null });
     let say = asked(body, schema);
     let line = |message: Value| json!({ "model": model, "created_at": "2026-11-21T07:00:00Z", "message": message, "done": false });
-    let end = |message: Value| {
-        json!({ "model": model, "created_at": "2026-11-21T07:00:01Z", "message": message, "done": true, "done_reason": "stop", "total_duration": 1000, "load_duration": 10, "prompt_eval_count": INPUT, "prompt_eval_duration": 10, "eval_count": OUTPUT, "eval_duration": 10 })
-    };
+    let end = |message: Value| json!({ "model": model, "created_at": "2026-11-21T07:00:01Z", "message": message, "done": true, "done_reason": "stop", "total_duration": 1000, "load_duration": 10, "prompt_eval_count": INPUT, "prompt_eval_duration": 10, "eval_count": OUTPUT, "eval_duration": 10 });
     let text = |text: &str| json!({ "role": "assistant", "content": text });
     let call = |name: &str, arguments: &Value| json!({ "role": "assistant", "content": "", "tool_calls": [{ "function": { "name": name, "arguments": arguments } }] });
     if body["stream"] == false {
@@ -101,6 +103,8 @@ fn tgi() -> Behaviour {
     let last = words.len() - 1;
     sse(words.iter().enumerate().map(|(i, word)| {
         let details = if i == last { json!({ "finish_reason": "eos_token", "generated_tokens": OUTPUT, "input_length": INPUT, "seed": null }) } else { Value::Null };
-        data(&json!({ "index": i + 1, "token": { "id": i, "text": word, "logprob": -0.1, "special": false }, "generated_text": if i == last { json!(HELLO) } else { Value::Null }, "details": details }))
+        data(
+            &json!({ "index": i + 1, "token": { "id": i, "text": word, "logprob": -0.1, "special": false }, "generated_text": if i == last { json!(HELLO) } else { Value::Null }, "details": details }),
+        )
     }))
 }

@@ -23,7 +23,10 @@ pub(super) fn answer(request: &Received, path: &str) -> Option<Behaviour> {
     if body["stream"] != true {
         return Some(Behaviour::json(&response(&body, "completed", &json!([item]))));
     }
-    let mut events = vec![json!({ "type": "response.created", "response": response(&body, "in_progress", &json!([])) }), json!({ "type": "response.in_progress", "response": response(&body, "in_progress", &json!([])) })];
+    let mut events = vec![
+        json!({ "type": "response.created", "response": response(&body, "in_progress", &json!([])) }),
+        json!({ "type": "response.in_progress", "response": response(&body, "in_progress", &json!([])) }),
+    ];
     let mut begun = item.clone();
     begun["status"] = json!("in_progress");
     match &say {
@@ -60,14 +63,16 @@ pub(super) fn answer(request: &Received, path: &str) -> Option<Behaviour> {
 
 fn item(say: &Say, status: &str) -> Value {
     match say {
-        Say::Text(text) => json!({ "id": "msg_mock", "type": "message", "role": "assistant", "status": status, "content": [{ "type": "output_text", "text": text, "annotations": [], "logprobs": [] }] }),
+        Say::Text(text) => {
+            json!({ "id": "msg_mock", "type": "message", "role": "assistant", "status": status, "content": [{ "type": "output_text", "text": text, "annotations": [], "logprobs": [] }] })
+        }
         Say::Call { name, arguments } => json!({ "id": "fc_mock", "type": "function_call", "call_id": "call_1", "name": name, "arguments": arguments.to_string(), "status": status }),
     }
 }
 
 fn response(body: &Value, status: &str, output: &Value) -> Value {
     let usage = if status == "completed" {
-        json!({ "input_tokens": INPUT, "input_tokens_details": { "cached_tokens": 0 }, "output_tokens": OUTPUT, "output_tokens_details": { "reasoning_tokens": 0 }, "total_tokens": INPUT + OUTPUT })
+        json!({ "input_tokens": INPUT, "input_tokens_details": { "cached_tokens": 0, "cache_write_tokens": 0 }, "output_tokens": OUTPUT, "output_tokens_details": { "reasoning_tokens": 0 }, "total_tokens": INPUT + OUTPUT })
     } else {
         Value::Null
     };

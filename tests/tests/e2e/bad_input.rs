@@ -308,7 +308,12 @@ models:
     gateway.client().post(CHAT, &streamed("no-json")).await.fault(502, "upstream_unreadable");
 
     // A host that does not stream answers whole: the client gets its stream all the same.
-    mock.on("whole", [Behaviour::json(&json!({ "id": "x", "object": "chat.completion", "model": "m", "choices": [{ "index": 0, "message": { "role": "assistant", "content": "all at once" }, "finish_reason": "stop" }] }))]);
+    mock.on(
+        "whole",
+        [Behaviour::json(
+            &json!({ "id": "x", "object": "chat.completion", "model": "m", "choices": [{ "index": 0, "message": { "role": "assistant", "content": "all at once" }, "finish_reason": "stop" }] }),
+        )],
+    );
     let data = gateway.client().stream(&streamed("whole")).await.rest().await;
     assert_eq!((tests::client::joined(&data).as_str(), data.last().map(String::as_str)), ("all at once", Some("[DONE]")));
     gateway.serves().await;

@@ -87,7 +87,10 @@ async fn tools_whole_and_streamed() {
         let call = whole["choices"][0]["message"]["tool_calls"][0].clone();
         assert_eq!(call["function"]["name"], "weather", "{model}: {whole}");
 
-        request["messages"].as_array_mut().unwrap().extend([json!({ "role": "assistant", "content": null, "tool_calls": [call] }), json!({ "role": "tool", "tool_call_id": call["id"], "content": "sunny" })]);
+        request["messages"]
+            .as_array_mut()
+            .unwrap()
+            .extend([json!({ "role": "assistant", "content": null, "tool_calls": [call] }), json!({ "role": "tool", "tool_call_id": call["id"], "content": "sunny" })]);
         assert_eq!(gateway.client().post("/v1/chat/completions", &request).await.answer(), HELLO, "{model}");
     }
 }
