@@ -14,7 +14,8 @@ end() {
   for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null; done
   for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null; done
   if [ "$status" -ne 0 ]; then
-    for log in "$work"/*.log; do
+    for log in "$work"/{echo,mock,gateway}.log; do
+      [ -s "$log" ] || continue
       echo "── the end of $(basename "$log")" >&2
       tail -n 20 "$log" | cut -c 1-400 >&2
     done

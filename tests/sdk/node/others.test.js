@@ -106,6 +106,16 @@ for (const [name, model] of [['responses', echo.vercel('echo')], ['chat', echo.v
   });
 }
 
+test('vercel: a conversation', async () => {
+  // Over Responses this SDK refers to its own earlier answers unless it is told that they are not stored.
+  for (const [model, providerOptions] of [[echo.vercel.chat('echo'), {}], [echo.vercel('echo'), { openai: { store: false } }]]) {
+    const conversation = [{ role: 'user', content: 'one' }];
+    const first = await generateText({ model, messages: conversation, providerOptions });
+    conversation.push(...first.response.messages, { role: 'user', content: 'two' });
+    assert.equal((await generateText({ model, messages: conversation, providerOptions })).text, 'two');
+  }
+});
+
 test('vercel: embeddings', async () => {
   const { embeddings } = await embedMany({ model: echo.vercel.textEmbeddingModel('echo'), values: ['the cat', 'a dog'] });
   assert.equal(embeddings.length, 2);

@@ -102,8 +102,8 @@ def test_errors(echo_anthropic):
     assert refused.value.body["type"] == "error" and refused.value.body["error"]["type"] == "invalid_request_error"
     assert "messages" in refused.value.body["error"]["message"] and refused.value.request_id
     with pytest.raises(anthropic.BadRequestError) as refused:
-        echo_anthropic.messages.create(model="echo", max_tokens=100, temperature="hot", messages=USER)
-    assert "temperature" in refused.value.body["error"]["message"]
+        echo_anthropic.messages.create(model="echo", max_tokens=100, system=7, messages=USER)
+    assert "system" in refused.value.body["error"]["message"]
     with pytest.raises(anthropic.BadRequestError):
         with echo_anthropic.messages.stream(model="echo", max_tokens=100, messages=[]) as stream:
             stream.get_final_message()
