@@ -1,44 +1,10 @@
-//! The two bodies: what goes up to a provider in pieces, and what comes down to a client whole, streamed, or from axum.
+//! What comes down to a client: whole, streamed, or from axum.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use providers::envelope::Payload;
-
-/// A body on its way to a provider: a few slices, of known length.
-#[derive(Debug, Default)]
-pub struct Upload {
-    pieces: VecDeque<Bytes>,
-    left: u64,
-}
-
-impl From<Payload> for Upload {
-    fn from(payload: Payload) -> Self {
-        Upload { left: payload.len() as u64, pieces: payload.into_pieces().into_iter().filter(|p| !p.is_empty()).collect() }
-    }
-}
-
-impl HttpBody for Upload {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let piece = self.pieces.pop_front();
-        self.left -= piece.as_ref().map_or(0, |p| p.len() as u64);
-        Poll::Ready(piece.map(|p| Ok(Frame::data(p))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.pieces.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
-    }
-}
 
 /// Why a body ended badly.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;

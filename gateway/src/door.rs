@@ -5,17 +5,15 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::BodyExt;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Incoming;
 use providers::{Dialect, ErrorKind, Operation};
 
 use crate::body::Body;
 use crate::exchange::{Exchange, dialect_of, name_request, request_id};
 use crate::fault::{Blame, Fault};
+use crate::phase::{identity, read};
 use crate::road;
-use crate::rules::Limits;
 use crate::state::State;
 
 /// Where a path leads.
@@ -107,25 +105,16 @@ fn rarer(path: &str) -> Way {
 /// A request for a model: read, answered, and written down.
 async fn model(state: Arc<State>, request: Request<Incoming>, operation: Operation, named: Option<(String, bool)>) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    let dialect = dialect_of(operation);
     let rules = match admit(&state) {
         Ok(rules) => rules,
-        Err(fault) => return refuse(&parts.headers, dialect, &fault),
+        Err(fault) => return refuse(&parts.headers, dialect_of(operation), &fault),
     };
-    let limits = rules.limits;
-    let mut x = Exchange::new(state, rules, parts.headers, operation);
+    let mut x = Exchange::new(state, rules, parts.method, parts.headers, operation);
     if let Some((name, stream)) = named {
         x.model = name;
         x.stream = stream;
     }
-    let result = match check_head(&parts.method, &x.headers, operation, &limits) {
-        Ok(()) => match read_body(body, &limits).await {
-            Ok(body) if is_multipart(operation) => road::multipart::answer(&mut x, body).await,
-            Ok(body) => road::models::answer(&mut x, body).await,
-            Err(fault) => Err(fault),
-        },
-        Err(fault) => Err(fault),
-    };
+    let result = if read::is_form(operation) { road::multipart::answer(&mut x, body).await } else { road::models::answer(&mut x, body).await };
     match result {
         Ok(response) => response,
         Err(fault) => failed(x, &fault),
@@ -174,76 +163,6 @@ pub fn refuse(headers: &http::HeaderMap, dialect: Dialect, fault: &Fault) -> Res
     response
 }
 
-fn is_multipart(operation: Operation) -> bool {
-    matches!(operation, Operation::ImageEdits | Operation::Transcriptions | Operation::Translations)
-}
-
-/// What can be seen to be wrong before the body is read.
-fn check_head(method: &Method, headers: &http::HeaderMap, operation: Operation, limits: &Limits) -> Result<(), Fault> {
-    if method != Method::POST {
-        return Err(Fault::client(StatusCode::METHOD_NOT_ALLOWED, ErrorKind::InvalidRequest, format!("this path takes POST, not {method}")).code("method_not_allowed"));
-    }
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let media = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let (good, wanted) = if is_multipart(operation) { (media == "multipart/form-data", "multipart/form-data") } else { (media == "application/json" || media.ends_with("+json"), "application/json") };
-    if !good {
-        let message = format!("the content type must be {wanted}, and is {}", if media.is_empty() { "missing".to_owned() } else { format!("{media:?}") });
-        return Err(Fault::client(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorKind::InvalidRequest, message).code("unsupported_media_type"));
-    }
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|e| e != "identity") {
-        return Err(
-            Fault::client(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorKind::InvalidRequest, "compressed request bodies are not read; send the body without content-encoding").code("unsupported_encoding")
-        );
-    }
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|l| l > limits.body as u64) {
-        return Err(too_large(limits));
-    }
-    Ok(())
-}
-
-fn too_large(limits: &Limits) -> Fault {
-    Fault::client(StatusCode::PAYLOAD_TOO_LARGE, ErrorKind::TooLarge, format!("the body is larger than {} bytes, which is the limit here (`limits.body`)", limits.body)).code("body_too_large")
-}
-
-/// Reads a body within its bounds of size and time. A body that comes in one frame is not copied.
-///
-/// # Errors
-/// Too large, too slow, or broken off.
-pub async fn read_body(mut body: Incoming, limits: &Limits) -> Result<Bytes, Fault> {
-    let reading = async {
-        let mut whole: Option<Bytes> = None;
-        let mut joined = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|e| Fault::client(StatusCode::BAD_REQUEST, ErrorKind::InvalidRequest, "the body broke off").code("broken_body").detail(e))?;
-            let Ok(data) = frame.into_data() else { continue };
-            if whole.as_ref().map_or(joined.len(), Bytes::len) + data.len() > limits.body {
-                return Err(too_large(limits));
-            }
-            match whole.take() {
-                None if joined.is_empty() => whole = Some(data),
-                None => joined.extend_from_slice(&data),
-                Some(first) => {
-                    let hint = usize::try_from(body.size_hint().lower()).unwrap_or(0).min(limits.body);
-                    joined.reserve(first.len() + data.len() + hint);
-                    joined.extend_from_slice(&first);
-                    joined.extend_from_slice(&data);
-                }
-            }
-        }
-        Ok(whole.unwrap_or_else(|| joined.freeze()))
-    };
-    if body_is_ready(limits) {
-        return reading.await;
-    }
-    tokio::time::timeout(limits.read, reading).await.map_err(|_| Fault::client(StatusCode::REQUEST_TIMEOUT, ErrorKind::Timeout, "the body did not come in time").code("request_timeout"))?
-}
-
-/// A bound of zero stands for none.
-fn body_is_ready(limits: &Limits) -> bool {
-    limits.read.is_zero()
-}
-
 fn get_only(request: &Request<Incoming>) -> Option<Response<Body>> {
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         return None;
@@ -280,6 +199,13 @@ fn models(state: &State, request: &Request<Incoming>, name: Option<&str>) -> Res
         Ok(rules) => rules,
         Err(fault) => return refuse(request.headers(), dialect, &fault),
     };
+    let principal = match identity::find(&rules, request.headers(), state.now()) {
+        Ok(principal) => principal,
+        Err(fault) => return refuse(request.headers(), dialect, &fault),
+    };
+    // What somebody may not use is not shown either.
+    let mut names = rules.names();
+    names.retain(|name| principal.may_use(name) && rules.named(name).is_some_and(|m| m.access.admits(&principal)));
     let created = state.now().as_secs();
     let item = |name: &str, model: &crate::rules::ModelRule| {
         if google {
@@ -289,7 +215,7 @@ fn models(state: &State, request: &Request<Incoming>, name: Option<&str>) -> Res
         serde_json::json!({ "id": name, "object": "model", "created": created, "owned_by": owner, "type": "model", "display_name": name })
     };
     let Some(name) = name else {
-        let data: Vec<_> = rules.names().iter().filter_map(|n| Some(item(n, rules.named(n)?))).collect();
+        let data: Vec<_> = names.iter().filter_map(|n| Some(item(n, rules.named(n)?))).collect();
         if google {
             return json(&serde_json::json!({ "models": data }));
         }
@@ -297,8 +223,8 @@ fn models(state: &State, request: &Request<Incoming>, name: Option<&str>) -> Res
         return json(&serde_json::json!({ "object": "list", "data": data, "has_more": false, "first_id": first, "last_id": last }));
     };
     match rules.model(name) {
-        Some((model, _)) => json(&item(name, model)),
-        None => refuse(request.headers(), dialect, &crate::fault::model_not_found(name, &rules.names())),
+        Some((model, _)) if principal.may_use(name) && model.access.admits(&principal) => json(&item(name, model)),
+        _ => refuse(request.headers(), dialect, &crate::fault::model_not_found(name, &names)),
     }
 }
 

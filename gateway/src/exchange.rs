@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use providers::door::{Meta, door};
 use providers::envelope::Envelope;
 use providers::{Dialect, Error, Operation};
 
 use crate::fault::Fault;
 use crate::ledger::{Entry, Record};
+use crate::principal::Principal;
 use crate::rules::Rules;
 use crate::state::State;
 use crate::trace::Trace;
@@ -30,8 +31,12 @@ pub struct Exchange {
     pub state: Arc<State>,
     /// The rules in force when it came; they hold to its end.
     pub rules: Arc<Rules>,
+    /// The client's method.
+    pub method: Method,
     /// The client's headers.
     pub headers: HeaderMap,
+    /// Who is asking, once that is known.
+    pub principal: Option<Arc<Principal>>,
     /// What is asked.
     pub operation: Operation,
     /// The model asked for.
@@ -57,14 +62,16 @@ pub struct Exchange {
 impl Exchange {
     /// A request as it comes through the door, before its body is read.
     #[must_use]
-    pub fn new(state: Arc<State>, rules: Arc<Rules>, headers: HeaderMap, operation: Operation) -> Self {
+    pub fn new(state: Arc<State>, rules: Arc<Rules>, method: Method, headers: HeaderMap, operation: Operation) -> Self {
         let id = request_id(&headers);
         let entry = Entry { time: state.now().as_secs_f64(), request_id: id.clone(), trace: Trace::read(&headers), operation: operation.name(), ..Entry::blank() };
         let record = Record::new(Box::new(entry), Instant::now(), state.clone());
         Exchange {
             state,
             rules,
+            method,
             headers,
+            principal: None,
             operation,
             model: String::new(),
             stream: false,

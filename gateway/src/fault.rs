@@ -7,6 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use providers::door::{ClientError, door};
 use providers::{Dialect, Error, ErrorKind, UpstreamError};
 
+use crate::secret::Shown;
+
 /// Whose fault it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
@@ -76,6 +78,14 @@ impl Fault {
     pub fn detail(mut self, detail: impl ToString) -> Self {
         self.detail = Some(detail.to_string());
         self
+    }
+
+    /// Without the secrets that an upstream may have repeated.
+    pub fn hide(&mut self, shown: &Shown) {
+        shown.hide(&mut self.told.message);
+        if let Some(detail) = &mut self.detail {
+            shown.hide(detail);
+        }
     }
 
     /// With a time to come again.

@@ -8,6 +8,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use gateway::config::{Address, Config, Off, Problem};
 use gateway::{discover, explain, serve};
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -29,7 +33,11 @@ enum Command {
     /// Checks a configuration and says all that is wrong with it.
     Check(Source),
     /// Prints the JSON Schema of the configuration, for editors.
-    Schema,
+    Schema {
+        /// Prints the reference in Markdown instead.
+        #[arg(long)]
+        markdown: bool,
+    },
     /// Takes a request body and says what would become of it. Sends nothing.
     Explain {
         #[command(flatten)]
@@ -78,7 +86,8 @@ fn main() -> ExitCode {
         None => run(&cli.serve),
         Some(Command::Serve(serve)) => run(&serve),
         Some(Command::Check(source)) => check(&source),
-        Some(Command::Schema) => print(&format!("{:#}\n", gateway::config::schema())),
+        Some(Command::Schema { markdown: false }) => print(&format!("{:#}\n", gateway::config::schema())),
+        Some(Command::Schema { markdown: true }) => print(&gateway::config::reference(&gateway::config::schema())),
         Some(Command::Explain { source, path, body }) => explain(&source, &path, &body),
         Some(Command::Models { source, kinds }) => models(&source, kinds),
     };
@@ -156,13 +165,18 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 
 fn start_log(config: &Config) {
     let level = config.log.level.clone().unwrap_or_else(|| "info".into());
-    let filter = tracing_subscriber::EnvFilter::try_from_env("TRIVIUM_LOG").unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("warn,gateway={level},trivium={level}")));
+    let wanted = std::env::var("TRIVIUM_LOG").unwrap_or_else(|_| format!("warn,gateway={level},trivium={level}"));
+    let filter: Targets = wanted.parse().unwrap_or_else(|e| {
+        eprintln!("TRIVIUM_LOG or log.level cannot be read ({e}); logging at info");
+        Targets::new().with_default(tracing::Level::WARN).with_target("gateway", tracing::Level::INFO)
+    });
     let terminal = std::io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal);
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
+    let registry = tracing_subscriber::registry();
     if config.log.json.unwrap_or(!terminal) {
-        log.json().init();
+        registry.with(log.json().with_filter(filter)).init();
     } else {
-        log.init();
+        registry.with(log.with_filter(filter)).init();
     }
 }
 
@@ -235,7 +249,7 @@ fn explain(source: &Source, path: &str, body: &Path) -> Result<(), Vec<Problem>>
     } else {
         text = std::fs::read(body).map_err(|e| problem(format!("cannot read {}: {e}", body.display())))?;
     }
-    let explained = explain::explain(&rules, path, text.into()).map_err(|message| problem(message))?;
+    let explained = explain::explain(&rules, path, text.into()).map_err(problem)?;
     print(&format!("{explained:#}\n"))
 }
 

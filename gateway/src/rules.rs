@@ -9,11 +9,14 @@ use http::{HeaderName, HeaderValue, StatusCode, Uri};
 use providers::prices::Prices;
 use providers::{Provider, Settings};
 
-use crate::config::{Balance, Config, ModelConfig, ModelKind, Problem, Sticky};
+use crate::config::{Balance, Config, ModelConfig, ModelKind, Problem, ProviderConfig, Sticky};
 use crate::credential::Credential;
+use crate::principal::{Access, Principals};
 use crate::prompts::{PromptRule, Prompts};
-use crate::state::{Client, State};
+use crate::secret::{Secret, Shown};
+use crate::state::State;
 use crate::target::{BreakerRule, Stats};
+use crate::upstream::Client;
 
 /// Everything that a request is judged by.
 pub struct Rules {
@@ -27,6 +30,8 @@ pub struct Rules {
     pub prices: Prices,
     /// Prompt templates.
     pub prompts: Prompts,
+    /// Who may come in.
+    pub principals: Principals,
     /// Bounds.
     pub limits: Limits,
     /// Whether prompts and answers may be written down.
@@ -63,6 +68,8 @@ pub struct ProviderRule {
     pub credential: Arc<Credential>,
     /// Headers of every call.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Secrets that must not come back in what it says.
+    pub shown: Shown,
     /// Keeps the credential fresh for as long as these rules live.
     _refresher: Option<Refresher>,
 }
@@ -98,6 +105,8 @@ pub struct ModelRule {
     pub timeout: TimeoutRule,
     /// When to leave a target alone.
     pub breaker: BreakerRule,
+    /// Who may use it.
+    pub access: Access,
     /// What is done to prompts.
     pub prompt: PromptRule,
     /// Whose turn it is.
@@ -161,6 +170,8 @@ impl Rules {
         }
         let (prompts, prompt_problems) = Prompts::build(&config.prompts);
         builder.problems.extend(prompt_problems);
+        let (principals, principal_problems) = Principals::build(config, crate::serve::is_open(config));
+        builder.problems.extend(principal_problems);
         let mut prices = Prices::builtin();
         for (name, price) in &config.prices {
             builder.check_price(name, config);
@@ -190,7 +201,7 @@ impl Rules {
             answer: config.limits.answer.map_or(32 << 20, |s| s.0 as usize),
             read: config.limits.read.map_or(Duration::from_secs(30), |s| s.0),
         };
-        Ok(Rules { models, wildcards, providers, prices, prompts, limits, log_content: config.log.content })
+        Ok(Rules { models, wildcards, providers, prices, prompts, principals, limits, log_content: config.log.content })
     }
 
     /// The model of a name, and what its `*` stands for.
@@ -248,7 +259,7 @@ impl Builder<'_> {
         self.problems.push(Problem::new(path, message));
     }
 
-    fn provider(&mut self, name: &str, config: &crate::config::ProviderConfig) {
+    fn provider(&mut self, name: &str, config: &ProviderConfig) {
         let path = format!("providers.{name}");
         if name.is_empty() || name.contains('/') || name.contains('*') {
             self.problem(path, "a provider's name must not be empty and must not hold `/` or `*`");
@@ -282,7 +293,7 @@ impl Builder<'_> {
             }
         }
         let refresher = (!credential.is_static()).then(|| tokio::runtime::Handle::try_current().ok()).flatten().map(|runtime| Refresher(runtime.spawn(credential.clone().keep_fresh())));
-        self.providers.insert(name.to_owned(), Arc::new(ProviderRule { name: name.to_owned(), dialect, base_url, credential, headers, _refresher: refresher }));
+        self.providers.insert(name.to_owned(), Arc::new(ProviderRule { name: name.to_owned(), dialect, base_url, credential, headers, shown: shown(config), _refresher: refresher }));
     }
 
     fn check_price(&mut self, name: &str, config: &Config) {
@@ -332,6 +343,8 @@ impl Builder<'_> {
                 }
             },
         };
+        let (access, access_problems) = Access::build(&path, &config.allow, &config.deny, all);
+        self.problems.extend(access_problems);
         let retry = self.retry(&path, config);
         let breaker = config.breaker.clone().unwrap_or_default();
         let prompt = match PromptRule::build(config, prompts) {
@@ -355,6 +368,7 @@ impl Builder<'_> {
                 idle: timeout.idle.map_or(Duration::from_secs(60), |s| s.0),
                 total: timeout.total.map_or(Duration::from_secs(600), |s| s.0),
             },
+            access,
             breaker: BreakerRule { failures: breaker.failures, window: breaker.window.map_or(Duration::from_secs(30), |s| s.0), cooldown: breaker.cooldown.map_or(Duration::from_secs(15), |s| s.0) },
             prompt,
             turn: AtomicUsize::new(0),
@@ -413,6 +427,13 @@ impl Builder<'_> {
             }
         }
     }
+}
+
+/// All that a provider may know of us and repeat: the key, and headers that look as if they held one.
+fn shown(config: &ProviderConfig) -> Shown {
+    let telling = |name: &str| ["auth", "key", "token", "secret", "cookie"].iter().any(|part| name.to_ascii_lowercase().contains(part));
+    let headers = config.headers.iter().filter(|(name, _)| telling(name)).map(|(_, value)| Secret::new(value.strip_prefix("Bearer ").unwrap_or(value)));
+    Shown::new(config.api_key.iter().cloned().chain(headers))
 }
 
 impl RetryRule {

@@ -29,6 +29,26 @@ impl Secret {
     }
 }
 
+/// The secrets that a provider is shown, to be taken out of what it says: some repeat the key that they refuse.
+#[derive(Debug, Clone, Default)]
+pub struct Shown(Vec<Secret>);
+
+impl Shown {
+    /// Those of them that are long enough to be told from ordinary words.
+    pub fn new(secrets: impl IntoIterator<Item = Secret>) -> Self {
+        Shown(secrets.into_iter().filter(|s| s.0.len() >= 8).collect())
+    }
+
+    /// Puts `***` where one of them stands.
+    pub fn hide(&self, text: &mut String) {
+        for secret in &self.0 {
+            if text.contains(secret.expose()) {
+                *text = text.replace(secret.expose(), "***");
+            }
+        }
+    }
+}
+
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
         self.0.as_bytes().ct_eq(other.0.as_bytes()).into()

@@ -189,12 +189,14 @@ async fn connection(
 pub fn check(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
     let listen = config.listen.unwrap_or(DEFAULT_LISTEN);
-    match config.auth.anonymous {
-        None if !listen.ip().is_loopback() => {
-            problems.push(Problem::new("listen", format!("{listen} is not on loopback, and everyone who reaches it could spend your money: say `auth: {{ anonymous: true }}` if that is meant")));
-        }
-        Some(false) => problems.push(Problem::new("auth.anonymous", "is false, and there are no consumers: nobody could come in")),
-        _ => {}
+    if !listen.ip().is_loopback() && config.auth.anonymous.is_none() && config.consumers.is_empty() {
+        problems.push(Problem::new(
+            "listen",
+            format!("{listen} is not on loopback, and everyone who reaches it could spend your money: configure `consumers`, or say `auth: {{ anonymous: true }}` if that is meant"),
+        ));
+    }
+    if config.consumers.is_empty() && config.auth.anonymous == Some(false) {
+        problems.push(Problem::new("auth.anonymous", "is false, and there are no consumers: nobody could come in"));
     }
     if let Some(Address::At(admin)) = config.admin
         && !admin.ip().is_loopback()
@@ -202,6 +204,12 @@ pub fn check(config: &Config) -> Vec<Problem> {
         problems.push(Problem::new("admin", format!("{admin} is not on loopback, and the admin port has no keys yet: bind it to 127.0.0.1 or say `admin: off`")));
     }
     problems
+}
+
+/// Whether requests without a key are served: if it is said so, or if nobody has a key and only this machine can ask.
+#[must_use]
+pub fn is_open(config: &Config) -> bool {
+    config.auth.anonymous.unwrap_or_else(|| config.consumers.is_empty() && config.listen.unwrap_or(DEFAULT_LISTEN).ip().is_loopback())
 }
 
 fn sinks_of(config: &Config) -> Vec<SinkConfig> {

@@ -6,18 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use crate::body::Upload;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::rules::Rules;
 use crate::target::Stats;
-
-/// The client that calls providers.
-pub type Client = hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Upload>;
+use crate::upstream::Client;
 
 /// The process.
 pub struct State {
@@ -25,8 +19,8 @@ pub struct State {
     rules: ArcSwapOption<Rules>,
     /// For what is not hot: token servers, sinks.
     pub http: reqwest::Client,
-    tls: rustls::ClientConfig,
-    clients: Mutex<HashMap<Duration, Client>>,
+    /// For what is hot: providers.
+    upstream: Client,
     stats: Mutex<HashMap<String, Arc<Stats>>>,
     /// Where requests are written down.
     pub ledger: Ledger,
@@ -58,8 +52,7 @@ impl State {
         Ok(Arc::new(State {
             rules: ArcSwapOption::empty(),
             http,
-            tls,
-            clients: Mutex::default(),
+            upstream: Client::new(Arc::new(tls), Duration::from_secs(5)),
             stats: Mutex::default(),
             ledger,
             metrics: Metrics::new(),
@@ -81,21 +74,10 @@ impl State {
         self.rules.store(Some(rules));
     }
 
-    /// The client that connects within this time. One pool each, kept over reloads.
+    /// The client for providers, connecting within this time. All share one pool, which is kept over reloads.
     #[must_use]
     pub fn client(&self, connect: Duration) -> Client {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        clients.entry(connect).or_insert_with(|| self.connect(connect)).clone()
-    }
-
-    fn connect(&self, timeout: Duration) -> Client {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(timeout));
-        tcp.set_keepalive(Some(Duration::from_secs(60)));
-        let https = HttpsConnectorBuilder::new().with_tls_config(self.tls.clone()).https_or_http().enable_http1().wrap_connector(tcp);
-        hyper_util::client::legacy::Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(60)).pool_timer(TokioTimer::new()).build(https)
+        self.upstream.with_connect(connect)
     }
 
     /// What is known of a target, by its name; made when it is new.

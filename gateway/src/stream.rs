@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use memchr::memmem::Finder;
 use providers::answer::{Delta, Finish};
 use providers::door::{ClientError, Writer, door};
-use providers::sse::{Cutter, Event, end_of_event, end_of_events, read};
+use providers::sse::{Cutter, Event, SseError, end_of_event, end_of_events, read};
 use providers::usage::{OpenAiUsage, Usage};
 use providers::{Dialect, Error, Transcoder, broken_off};
 
@@ -139,9 +139,9 @@ pub fn note(seen: &mut Seen, delta: &Delta<'_>) {
 }
 
 /// Words that are looked for in passing bytes; an event is parsed only if one of them is in it.
-static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage"));
+static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\""));
 static ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"error"));
-static FINISH: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"finish_reason\":\""));
+static FINISH: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"finish_reason\""));
 
 impl Tap {
     fn push(&mut self, frame: Bytes, seen: &mut Seen, limit: usize) -> Result<Bytes, Error> {
@@ -167,8 +167,10 @@ impl Tap {
     /// Whole events. Most of the time none of them is of interest and they pass as they are.
     fn complete(&mut self, events: Bytes, seen: &mut Seen) -> Result<Bytes, Error> {
         let interesting =
-            !seen.content || self.dialect != Dialect::Chat && self.dialect != Dialect::Completions || has_usage(&events) || ERROR.find(&events).is_some() || FINISH.find(&events).is_some();
+            !seen.content || self.dialect != Dialect::Chat && self.dialect != Dialect::Completions || has_value(&USAGE, &events) || has_value(&FINISH, &events) || ERROR.find(&events).is_some();
         if !interesting {
+            // Half a character would pass for text, and every client reads it differently.
+            std::str::from_utf8(&events).map_err(|_| Error::answer(SseError::NotUtf8))?;
             seen.text += events.len() as u64 / 4;
             self.note_done(&events, seen);
             return Ok(events);
@@ -325,11 +327,11 @@ impl Tap {
     }
 }
 
-/// Whether there is a usage object in these bytes, not only `"usage":null`.
-fn has_usage(bytes: &[u8]) -> bool {
-    USAGE.find_iter(bytes).any(|at| {
-        let rest = bytes[at + USAGE.needle().len()..].strip_prefix(b"\":").unwrap_or_default();
-        !rest.trim_ascii_start().starts_with(b"null")
+/// Whether a field stands in these bytes with a value other than `null`.
+fn has_value(field: &Finder<'_>, bytes: &[u8]) -> bool {
+    field.find_iter(bytes).any(|at| {
+        let rest = bytes[at + field.needle().len()..].trim_ascii_start();
+        rest.strip_prefix(b":").is_some_and(|value| !value.trim_ascii_start().starts_with(b"null"))
     })
 }
 

@@ -192,6 +192,11 @@ impl InFlight {
         stats.in_flight.fetch_add(1, Relaxed);
         InFlight(stats.clone())
     }
+
+    /// Notes what the request has used.
+    pub fn used(&self, tokens: u64) {
+        self.0.use_tokens(tokens);
+    }
 }
 
 impl Drop for InFlight {

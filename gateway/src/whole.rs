@@ -53,8 +53,11 @@ pub fn tap(operation: Operation, body: &[u8]) -> Result<Seen, Error> {
             seen.finish = Some(Finish::Stop);
         }
         _ => {
-            let head: Head<'_> = serde_json::from_slice(body).map_err(Error::answer)?;
-            if head.error.is_some_and(|e| e.get() != "null") {
+            // From text, because from bytes the strings that nobody reads would not be checked to be text.
+            let text = std::str::from_utf8(body).map_err(Error::answer)?;
+            let head: Head<'_> = serde_json::from_str(text).map_err(Error::answer)?;
+            let chat = matches!(operation, Operation::Chat(Dialect::Chat | Dialect::Completions));
+            if head.error.is_some_and(|e| e.get() != "null") || chat && head.choices.is_none() {
                 return Err(providers::openai::read_error(200, body).into());
             }
             seen.usage = head.usage.map(Usage::from);

@@ -47,7 +47,32 @@ pub struct Model {
     /// `chat`, `responses`, `completion`, `embedding`, `rerank`.
     pub mode: Option<String>,
     /// `tools`, `vision`, `json_schema`, `reasoning`, `pdf`, `prompt_cache`, `web_search`, `audio_in`.
-    pub supports: Vec<String>,
+    pub supports: Features,
+}
+
+/// Features that the table tells of, in the order of their bits.
+const FEATURES: &[&str] = &["tools", "vision", "json_schema", "reasoning", "pdf", "prompt_cache", "web_search", "audio_in"];
+
+/// A set of features. Names that are not known here are passed over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Features(u16);
+
+impl Features {
+    fn bit(name: &str) -> u16 {
+        FEATURES.iter().position(|f| *f == name).map_or(0, |at| 1 << at)
+    }
+}
+
+impl Serialize for Features {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_seq(FEATURES.iter().filter(|f| self.0 & Self::bit(f) != 0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Features {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Vec::<String>::deserialize(d).map(|names| Features(names.iter().fold(0, |set, name| set | Self::bit(name))))
+    }
 }
 
 /// A sum of money in billionths of a dollar: sums of whole numbers stay exact where sums of floats drift.
@@ -80,7 +105,7 @@ impl Model {
     /// Whether the model is known to have a feature.
     #[must_use]
     pub fn supports(&self, feature: &str) -> bool {
-        self.supports.iter().any(|f| f == feature)
+        self.supports.0 & Features::bit(feature) != 0
     }
 
     /// What `usage` costs. `batch` halves it, as every provider with a batch API does.

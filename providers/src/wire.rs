@@ -462,7 +462,9 @@ pub enum Either<'a, T> {
 /// # Errors
 /// When it is neither; the message says `expecting`.
 pub fn text_or_list<'de: 'a, 'a, T: Deserialize<'de>, D: Deserializer<'de>>(d: D, expecting: &'static str) -> Result<Either<'a, T>, D::Error> {
-    struct Both<'a, T>(&'static str, std::marker::PhantomData<(&'a (), fn() -> T)>);
+    /// Borrows for `'a` and makes a `T`, holding neither.
+    type Makes<'a, T> = std::marker::PhantomData<(&'a (), fn() -> T)>;
+    struct Both<'a, T>(&'static str, Makes<'a, T>);
     impl<'de: 'a, 'a, T: Deserialize<'de>> Visitor<'de> for Both<'a, T> {
         type Value = Either<'a, T>;
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -31,12 +31,12 @@ impl fmt::Display for Problem {
 }
 
 /// Parts of the finished gateway that this version does not have yet. Named, so that nobody has to guess.
-const LATER: &[&str] = &["consumers", "groups", "redis", "semantic", "knowledge", "guards", "mcp", "a2a"];
+const LATER: &[&str] = &["redis", "semantic", "knowledge", "guards", "mcp", "a2a"];
 const LATER_IN_AUTH: &[&str] = &["jwt"];
-const LATER_IN_MODELS: &[&str] = &["guards", "cache", "knowledge", "allow", "deny", "otherwise", "threshold"];
+const LATER_IN_MODELS: &[&str] = &["guards", "cache", "knowledge", "otherwise", "threshold"];
 
 /// Sections whose entries are read one by one, so that one bad entry does not hide the next.
-const BY_ENTRY: &[&str] = &["providers", "models", "prices"];
+const BY_ENTRY: &[&str] = &["providers", "models", "prices", "consumers", "groups"];
 
 /// Reads a file, or a folder of `*.yaml` files that are merged in the order of their names.
 ///
@@ -125,6 +125,8 @@ fn finish(mut tree: Map<String, Value>, env: &dyn Fn(&str) -> Option<String>, mu
                                 config.models.insert(name, model);
                             }
                         }
+                        "consumers" => keep(&mut config.consumers, name, typed(value, &path, &mut problems)),
+                        "groups" => keep(&mut config.groups, name, typed(value, &path, &mut problems)),
                         _ => keep(&mut config.prices, name, typed(value, &path, &mut problems)),
                     }
                 }

@@ -1,7 +1,9 @@
 //! The configuration as written by the user: the serde tree, how it is loaded, and all that is wrong with it at once.
 //! A field's doc line is the user's manual: the reference and the schema are generated from it.
 
+mod consumers;
 mod load;
+mod reference;
 mod units;
 
 use std::collections::BTreeMap;
@@ -11,7 +13,9 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use consumers::{Consumer, Consumers, Each, Group, Groups, Key, KeyEntry, Limit, Redis, WhenDown, WindowKind};
 pub use load::{Problem, from_text, load, schema};
+pub use reference::reference;
 pub use units::{Count, Size, Span};
 
 use crate::credential::CredentialConfig;
@@ -20,9 +24,9 @@ use crate::credential::CredentialConfig;
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where clients connect. Default `127.0.0.1:8080`. A listener that is not on loopback needs `auth.anonymous: true` as long as there are no consumers.
+    /// Where clients connect. Default `127.0.0.1:8080`. A listener that is not on loopback needs `consumers`, or `auth.anonymous: true`.
     pub listen: Option<SocketAddr>,
-    /// Where the admin port listens: `/metrics`, `/healthz`, `/readyz`, the effective config. Default `127.0.0.1:8081`; `off` for none.
+    /// Where the admin port listens: `/metrics`, `/healthz`, `/readyz`, `/status`. It has no keys, so it must be on loopback. Default `127.0.0.1:8081`; `off` for none.
     pub admin: Option<Address>,
     /// TLS for the client listener.
     pub tls: Option<Tls>,
@@ -35,6 +39,10 @@ pub struct Config {
     pub prices: BTreeMap<String, providers::prices::Model>,
     /// Prompt templates by name, each with versions.
     pub prompts: BTreeMap<String, BTreeMap<String, PromptVersion>>,
+    /// Consumers by name: their keys, groups and limits.
+    pub consumers: Consumers,
+    /// Groups by name.
+    pub groups: Groups,
     /// Who may come in.
     pub auth: Auth,
     /// What is written down.
@@ -173,6 +181,10 @@ pub struct ModelConfig {
     pub kind: ModelKind,
     /// Templates and decoration of the prompt.
     pub prompt: Option<PromptUse>,
+    /// Who may use it: consumers by name, groups as `group:name`. Default everyone known.
+    pub allow: Vec<String>,
+    /// Who may not, even if allowed.
+    pub deny: Vec<String>,
     /// Parameters that are set where the client sets none.
     #[schemars(with = "serde_json::Value")]
     pub defaults: serde_json::Map<String, serde_json::Value>,
@@ -248,7 +260,8 @@ pub struct Retry {
     #[serde(default = "two")]
     pub attempts: u32,
     /// What is worth another try: `connect`, `timeout`, `429`, `5xx`, or any status. Default all four.
-    #[serde(default = "retry_on")]
+    #[serde(default = "retry_on", deserialize_with = "units::causes")]
+    #[schemars(with = "Vec<units::Cause>")]
     pub on: Vec<String>,
     /// Pause before the second try on the same target; doubles with each. A Retry-After is a floor under it. Default `200ms`.
     pub backoff: Option<Span>,
@@ -391,8 +404,10 @@ enum PromptForm {
     Long(PromptLong),
 }
 
+/// One version of a prompt template.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Template")]
 struct PromptLong {
     /// The text of one user message, or a list of messages, with `{{variables}}`.
     template: PromptBody,
@@ -414,7 +429,7 @@ impl From<PromptForm> for PromptVersion {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Auth {
-    /// Whether requests without a key are served. On loopback they are unless this is `false`; elsewhere only if it is `true`.
+    /// Whether requests without a key are served. Default: only on loopback, and only while there are no consumers.
     pub anonymous: Option<bool>,
 }
 

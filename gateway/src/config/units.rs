@@ -51,6 +51,26 @@ impl Count {
     }
 }
 
+/// What is worth another try: a word, or a status as the number that it is.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Cause {
+    Word(String),
+    Status(u16),
+}
+
+/// Reads a list of causes as words.
+pub(super) fn causes<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
+    let causes = Vec::<Cause>::deserialize(d)?;
+    Ok(causes
+        .into_iter()
+        .map(|c| match c {
+            Cause::Word(word) => word,
+            Cause::Status(status) => status.to_string(),
+        })
+        .collect())
+}
+
 macro_rules! unit {
     ($name:ident, $what:literal, $pattern:literal, $number:expr) => {
         impl<'de> Deserialize<'de> for $name {
@@ -71,7 +91,10 @@ macro_rules! unit {
                 stringify!($name).into()
             }
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": ["string", "integer"], "pattern": $pattern, "description": $what })
+                // A bare number is taken where it needs no unit, and only there.
+                let number: Option<fn(u64) -> $name> = $number;
+                let kind = if number.is_some() { serde_json::json!(["string", "integer"]) } else { "string".into() };
+                json_schema!({ "type": kind, "pattern": $pattern, "description": $what })
             }
         }
     };

@@ -6,14 +6,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
-use providers::answer::Answer;
+use providers::answer::Answer as HubAnswer;
 use providers::door::door;
 use providers::envelope::Payload;
 use providers::sse::{Cutter, Framing};
 use providers::{Dialect, Error, ErrorKind, Operation, Target};
 
-use crate::body::Upload;
 use crate::exchange::Exchange;
 use crate::fault::{Blame, Fault};
 use crate::ledger::Try;
@@ -21,6 +19,7 @@ use crate::phase::route::{Plan, backoff};
 use crate::rules::{ModelRule, ProviderRule, TargetRule};
 use crate::stream::{Flow, Seen, note};
 use crate::target::{Gate, InFlight};
+use crate::upstream::{self, Answer};
 use crate::whole;
 
 /// What a target answered.
@@ -42,11 +41,11 @@ pub enum Kind {
     /// In one piece, in the client's dialect.
     Whole(Bytes, HeaderValue),
     /// A stream: what there is of it, what happens to the rest, and the rest.
-    Stream(Box<Flow>, Bytes, Incoming),
+    Stream(Box<Flow>, Bytes, Answer),
     /// A stream that is complete already: the offline provider's.
     Said(Vec<Bytes>),
     /// Bytes that are none of our business: audio, files.
-    Raw(Incoming, Option<HeaderValue>),
+    Raw(Answer, Option<HeaderValue>),
 }
 
 /// Why a try failed.
@@ -138,7 +137,8 @@ pub async fn first_event(x: &mut Exchange, model: &ModelRule, rest: &str, plan: 
                 reply.upstream = began.elapsed();
                 return Ok(reply);
             }
-            Err(failure) => {
+            Err(mut failure) => {
+                failure.fault.hide(&target.provider.shown);
                 note_try(x, target, failure.outcome, failure.status, took);
                 punish(target, model, &failure, several);
                 let again = failure.again;
@@ -221,6 +221,8 @@ async fn attempt(x: &mut Exchange, model: &ModelRule, target: &TargetRule, rest:
     let name = target.model_for(rest);
     let rules = x.rules.clone();
     let provider = &target.provider;
+    // What another target had to leave out is no concern of this one.
+    x.warnings.clear();
     let t = Target { model: &name, info: rules.prices.get(&provider.name, provider.dialect.kind(), &name) };
     if let Some(entry) = x.entry() {
         entry.provider = Some(provider.name.clone());
@@ -247,22 +249,22 @@ async fn attempt(x: &mut Exchange, model: &ModelRule, target: &TargetRule, rest:
     }
     let sending = prepare(x, provider, &t)?;
     let reading = sending.reading;
-    let first = if x.stream { model.timeout.first_token } else { model.timeout.total };
-    let response = tokio::time::timeout(first, send(x, target, sending)).await.map_err(|_| timed_out("nothing came within the time for the first token", model))?;
+    let first = tokio::time::Instant::now() + if x.stream { model.timeout.first_token } else { model.timeout.total };
+    let response = tokio::time::timeout_at(first, send(x, target, sending)).await.map_err(|_| timed_out("nothing came within the time for the first token", model))?;
     let response = accept(x, provider, model, response.map_err(|e| retry_connect(e, model))?).await?;
     let headers = passed_headers(response.headers());
     let (kind, seen) = match reading {
         Reading::Raw => (raw(response), Seen { content: true, done: true, ..Seen::default() }),
         _ if x.stream => {
             let reading = streamed(x, provider, model, &t, reading, response);
-            tokio::time::timeout(first, reading).await.map_err(|_| timed_out("no token came in time", model))??
+            tokio::time::timeout_at(first, reading).await.map_err(|_| timed_out("no token came in time", model))??
         }
         _ => read_whole(x, provider, model, &t, reading, response).await?,
     };
     Ok(Reply { kind, headers, seen, flight: None, upstream: Duration::ZERO })
 }
 
-fn raw(response: Response<Incoming>) -> Kind {
+fn raw(response: Response<Answer>) -> Kind {
     let content_type = response.headers().get(header::CONTENT_TYPE).cloned();
     Kind::Raw(response.into_body(), content_type)
 }
@@ -297,6 +299,8 @@ fn prepare(x: &mut Exchange, provider: &ProviderRule, t: &Target<'_>) -> Result<
         x.warnings.extend(warnings);
         let reading = match operation {
             Operation::Speech => Reading::Raw,
+            // Images in pieces: a stream whose events are none of ours.
+            _ if stream && !matches!(operation, Operation::Chat(_)) => Reading::Raw,
             _ if dialect.verbatim(operation) => Reading::Pass,
             _ => Reading::Translate,
         };
@@ -325,7 +329,7 @@ fn lacks(provider: &ProviderRule, operation: Operation) -> Error {
 }
 
 /// Sends a request and waits for the head of its answer.
-async fn send(x: &Exchange, target: &TargetRule, sending: Sending) -> Result<Response<Incoming>, Failure> {
+async fn send(x: &Exchange, target: &TargetRule, sending: Sending) -> Result<Response<Answer>, Failure> {
     let provider = &target.provider;
     let uri = format!("{}{}", provider.base_url, sending.path);
     let mut request = Request::builder().method(Method::POST).uri(uri);
@@ -344,11 +348,14 @@ async fn send(x: &Exchange, target: &TargetRule, sending: Sending) -> Result<Res
     }
     let (mut parts, ()) = request.body(()).map_err(|e| Failure::new(Fault::gateway("the request to the provider could not be made").detail(e), "connect", Again::No))?.into_parts();
     provider.credential.apply(&mut parts, &sending.body).await.map_err(|e| Failure::new(e, "credential", Again::Elsewhere))?;
-    target.client.request(Request::from_parts(parts, Upload::from(sending.body))).await.map_err(|e| {
-        let what = if e.is_connect() { "could not be reached" } else { "closed the connection" };
-        let fault = Fault::upstream(StatusCode::BAD_GATEWAY, ErrorKind::Server, format!("the provider {what}")).code("upstream_unreachable").detail(chain(&e));
-        Failure::new(fault, "connect", Again::Anywhere)
-    })
+    let call = upstream::Call { method: parts.method, uri: parts.uri, headers: parts.headers, body: sending.body };
+    target.client.call(call).await.map_err(|e| Failure::new(unreachable(&e), "connect", Again::Anywhere))
+}
+
+/// What the client is told when an upstream cannot be talked to.
+pub fn unreachable(e: &upstream::Error) -> Fault {
+    let what = if e.is_connect() { "could not be reached" } else { "closed the connection" };
+    Fault::upstream(StatusCode::BAD_GATEWAY, ErrorKind::Server, format!("the provider {what}")).code("upstream_unreachable").detail(chain(e))
 }
 
 /// Headers of every call: who we are, the trace, and those of the client's that are for this provider.
@@ -382,7 +389,7 @@ pub fn chain(e: &dyn std::error::Error) -> String {
 }
 
 /// Lets a good answer through; anything else becomes a failure with what the upstream said.
-async fn accept(x: &Exchange, provider: &ProviderRule, model: &ModelRule, response: Response<Incoming>) -> Result<Response<Incoming>, Failure> {
+async fn accept(x: &Exchange, provider: &ProviderRule, model: &ModelRule, response: Response<Answer>) -> Result<Response<Answer>, Failure> {
     let status = response.status();
     if response.headers().get(header::CONTENT_ENCODING).is_some_and(|e| e != "identity") {
         let fault = Fault::upstream(StatusCode::BAD_GATEWAY, ErrorKind::Server, "the provider answered with a content encoding that was not asked for").code("upstream_unreadable");
@@ -451,7 +458,7 @@ fn is_stream(headers: &HeaderMap, framing: Framing) -> bool {
 }
 
 /// Reads a stream until there is something to show.
-async fn streamed(x: &mut Exchange, provider: &ProviderRule, model: &ModelRule, t: &Target<'_>, reading: Reading, response: Response<Incoming>) -> Result<(Kind, Seen), Failure> {
+async fn streamed(x: &mut Exchange, provider: &ProviderRule, model: &ModelRule, t: &Target<'_>, reading: Reading, response: Response<Answer>) -> Result<(Kind, Seen), Failure> {
     let meta = x.meta();
     let limit = x.rules.limits.answer;
     let framing = match reading {
@@ -490,7 +497,7 @@ async fn streamed(x: &mut Exchange, provider: &ProviderRule, model: &ModelRule, 
 }
 
 /// A stream was asked for and something else came with a good status: an error in JSON, a whole answer, or a page.
-async fn not_a_stream(x: &mut Exchange, provider: &ProviderRule, model: &ModelRule, t: &Target<'_>, reading: Reading, response: Response<Incoming>) -> Result<(Kind, Seen), Failure> {
+async fn not_a_stream(x: &mut Exchange, provider: &ProviderRule, model: &ModelRule, t: &Target<'_>, reading: Reading, response: Response<Answer>) -> Result<(Kind, Seen), Failure> {
     let body = collect(x, response, model).await?;
     let answer = match reading {
         Reading::Pass if !matches!(x.operation, Operation::Chat(Dialect::Chat)) => Err(Error::answer("a stream was asked for, and what came is none")),
@@ -508,7 +515,7 @@ async fn not_a_stream(x: &mut Exchange, provider: &ProviderRule, model: &ModelRu
 }
 
 /// Collects a body in memory, up to the limit.
-async fn collect(x: &Exchange, response: Response<Incoming>, model: &ModelRule) -> Result<Bytes, Failure> {
+async fn collect(x: &Exchange, response: Response<Answer>, model: &ModelRule) -> Result<Bytes, Failure> {
     let limit = x.rules.limits.answer;
     match Limited::new(response.into_body(), limit).collect().await {
         Ok(body) => Ok(body.to_bytes()),
@@ -521,7 +528,7 @@ async fn collect(x: &Exchange, response: Response<Incoming>, model: &ModelRule) 
     }
 }
 
-async fn read_whole(x: &mut Exchange, provider: &ProviderRule, model: &ModelRule, t: &Target<'_>, reading: Reading, response: Response<Incoming>) -> Result<(Kind, Seen), Failure> {
+async fn read_whole(x: &mut Exchange, provider: &ProviderRule, model: &ModelRule, t: &Target<'_>, reading: Reading, response: Response<Answer>) -> Result<(Kind, Seen), Failure> {
     let body = collect(x, response, model).await?;
     let json = HeaderValue::from_static("application/json");
     match reading {
@@ -541,7 +548,8 @@ async fn read_whole(x: &mut Exchange, provider: &ProviderRule, model: &ModelRule
 /// together. `None` if the provider speaks it itself.
 async fn translated_whole(x: &mut Exchange, model: &ModelRule, target: &TargetRule, t: &Target<'_>) -> Result<Option<Reply>, Failure> {
     let dialect = &target.provider.dialect;
-    if !x.rewritten && dialect.path(x.operation, t, false)?.is_some() {
+    // A rewritten embeddings or rerank request is still in the provider's own dialect: only its bytes are others.
+    if dialect.path(x.operation, t, false)?.is_some() {
         return Ok(None);
     }
     let work = whole::Work::read(x)?;
@@ -582,7 +590,7 @@ fn offline(x: &mut Exchange, provider: &ProviderRule) -> Result<Option<Reply>, F
 }
 
 /// A whole answer as the pieces of a stream: texts word by word, as a model would say them.
-fn said(x: &Exchange, answer: &Answer) -> (Kind, Seen) {
+fn said(x: &Exchange, answer: &HubAnswer) -> (Kind, Seen) {
     let mut writer = door(x.dialect()).writer(x.meta());
     let mut seen = Seen::default();
     let mut pieces = Vec::new();

@@ -1,6 +1,8 @@
 //! The checkpoints of a request, one file each. A phase does not call a phase; the roads say their order.
 
 pub mod call;
+pub mod identity;
 pub mod prompt;
+pub mod read;
 pub mod relay;
 pub mod route;

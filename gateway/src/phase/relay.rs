@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use http_body::{Body as HttpBody, Frame};
-use hyper::body::Incoming;
 use providers::usage::Usage;
 use tokio::time::Sleep;
 
@@ -20,6 +19,7 @@ use crate::phase::call::{Kind, Reply, chain};
 use crate::rules::{ModelRule, Rules};
 use crate::stream::{Flow, Seen};
 use crate::target::InFlight;
+use crate::upstream::Answer;
 
 /// Makes the response out of what a target answered.
 #[must_use]
@@ -32,7 +32,7 @@ pub fn response(x: &mut Exchange, model: &ModelRule, reply: Reply) -> Response<B
     let mut bill = Bill { rules: x.rules.clone(), prompt_bytes: x.envelope.body().len() as u64 };
     let whole = matches!(reply.kind, Kind::Whole(..));
     if whole {
-        bill.settle(&mut record, &reply.seen);
+        bill.settle(&mut record, &reply.seen, reply.flight.as_ref());
         if let Some(cost) = record.entry.cost
             && let Ok(value) = HeaderValue::try_from(cost.to_string())
         {
@@ -53,14 +53,14 @@ pub fn response(x: &mut Exchange, model: &ModelRule, reply: Reply) -> Response<B
         Kind::Said(pieces) => {
             stream_headers(&mut headers);
             record.first_token();
-            bill.settle(&mut record, &reply.seen);
+            bill.settle(&mut record, &reply.seen, reply.flight.as_ref());
             Body::Stream(Box::pin(Said { pieces: pieces.into_iter(), record }))
         }
         Kind::Raw(body, content_type) => {
             if let Some(content_type) = content_type {
                 headers.insert(header::CONTENT_TYPE, content_type);
             }
-            bill.settle(&mut record, &reply.seen);
+            bill.settle(&mut record, &reply.seen, reply.flight.as_ref());
             Body::Stream(Box::pin(Raw { body, record, _flight: reply.flight }))
         }
         Kind::Stream(flow, first, body) => {
@@ -73,7 +73,7 @@ pub fn response(x: &mut Exchange, model: &ModelRule, reply: Reply) -> Response<B
                 clock: Clock::new(model.timeout.idle, record.started + model.timeout.total),
                 record,
                 bill,
-                _flight: reply.flight,
+                flight: reply.flight,
             }))
         }
     };
@@ -84,7 +84,7 @@ pub fn response(x: &mut Exchange, model: &ModelRule, reply: Reply) -> Response<B
 
 /// A body that passes unread; the record rides along.
 #[must_use]
-pub fn raw(x: &mut Exchange, body: Incoming) -> Body {
+pub fn raw(x: &mut Exchange, body: Answer) -> Body {
     match x.record.take() {
         Some(record) => Body::Stream(Box::pin(Raw { body, record, _flight: None })),
         None => Body::Whole(None),
@@ -135,8 +135,8 @@ struct Bill {
 }
 
 impl Bill {
-    /// Writes usage, cost and finish into the record.
-    fn settle(&mut self, record: &mut Record, seen: &Seen) {
+    /// Writes usage, cost and finish into the record, and lets the routing know what the target has used.
+    fn settle(&mut self, record: &mut Record, seen: &Seen, flight: Option<&InFlight>) {
         let entry = &mut record.entry;
         entry.finish = seen.finish;
         let usage = match seen.usage {
@@ -148,6 +148,9 @@ impl Bill {
             None => None,
         };
         entry.usage = usage;
+        if let (Some(usage), Some(flight)) = (usage, flight) {
+            flight.used(usage.total());
+        }
         if let (Some(usage), Some(provider), Some(kind), Some(model)) = (usage, &entry.provider, entry.provider_kind, &entry.model_used) {
             entry.cost = self.rules.prices.get(provider, kind, model).map(|m| m.cost(&usage, false));
         }
@@ -201,17 +204,20 @@ impl Elapsed for Sleep {
 struct Relay {
     flow: Flow,
     next: Option<Bytes>,
-    upstream: Option<Incoming>,
+    upstream: Option<Answer>,
     clock: Clock,
     record: Record,
     bill: Bill,
-    _flight: Option<InFlight>,
+    flight: Option<InFlight>,
 }
 
 impl Relay {
     /// Ends the stream with an error event: never with what looks like a clean end.
     fn fail(&mut self, fault: impl Into<Fault>) -> Bytes {
-        let fault = fault.into();
+        let mut fault = fault.into();
+        if let Some(provider) = self.record.entry.provider.as_ref().and_then(|name| self.bill.rules.providers.get(name)) {
+            fault.hide(&provider.shown);
+        }
         self.upstream = None;
         self.record.ended = true;
         self.record.entry.error = Some(fault.told.message.clone());
@@ -271,7 +277,7 @@ impl Drop for Relay {
         let seen = self.flow.seen;
         // A client that closes right after the last event has not left early.
         self.record.ended |= seen.done;
-        self.bill.settle(&mut self.record, &seen);
+        self.bill.settle(&mut self.record, &seen, self.flight.as_ref());
     }
 }
 
@@ -296,7 +302,7 @@ impl HttpBody for Said {
 
 /// Bytes that pass unread.
 struct Raw {
-    body: Incoming,
+    body: Answer,
     record: Record,
     _flight: Option<InFlight>,
 }

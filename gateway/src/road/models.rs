@@ -1,24 +1,27 @@
 //! The models road: a request in one of the doors' dialects, a provider behind, nothing lost between.
 
-use bytes::Bytes;
 use http::{Response, StatusCode};
+use hyper::body::Incoming;
 use providers::{ErrorKind, Operation};
 
 use crate::body::Body;
 use crate::config::ModelKind;
 use crate::exchange::Exchange;
 use crate::fault::{Fault, model_not_found};
-use crate::phase::{call, prompt, relay, route};
+use crate::phase::{call, identity, prompt, read, relay, route};
 use crate::rules::ModelRule;
 
 /// Answers a request for a model. The order is the contract; each line says why it stands here.
 ///
 /// # Errors
 /// What the client is told, in terms of no dialect in particular.
-pub async fn answer(x: &mut Exchange, body: Bytes) -> Result<Response<Body>, Fault> {
-    x.read(body)?; // strictly: what follows must all read the same
+pub async fn answer(x: &mut Exchange, body: Incoming) -> Result<Response<Body>, Fault> {
+    identity::check(x)?; // before any work is done for a stranger
+    read::head(x)?;
+    x.read(read::body(body, &x.rules.limits).await?)?; // strictly: what follows must all read the same
     let rules = x.rules.clone();
     let (model, rest) = find(x, &rules)?;
+    identity::may_use(x, model)?;
     prompt::apply(x, model)?; // templates and decorations are the operator's words
     let plan = route::plan(x, model); // after everything that may change the request
     let reply = call::first_event(x, model, &rest, &plan).await?; // fallback ends here: nothing has been sent yet

@@ -1,8 +1,8 @@
 //! Image edits, transcriptions and audio translations: forms whose `model` field is read and replaced in place; the rest
 //! passes as it came.
 
-use bytes::Bytes;
 use http::{Response, StatusCode, header};
+use hyper::body::Incoming;
 use memchr::memmem;
 use providers::ErrorKind;
 use std::ops::Range;
@@ -10,13 +10,16 @@ use std::ops::Range;
 use crate::body::Body;
 use crate::exchange::Exchange;
 use crate::fault::{Fault, model_not_found};
-use crate::phase::{call, relay, route};
+use crate::phase::{call, identity, read, relay, route};
 
 /// Answers a form.
 ///
 /// # Errors
 /// When the form has no model, the model is not here, or no target answers.
-pub async fn answer(x: &mut Exchange, body: Bytes) -> Result<Response<Body>, Fault> {
+pub async fn answer(x: &mut Exchange, body: Incoming) -> Result<Response<Body>, Fault> {
+    identity::check(x)?;
+    read::head(x)?;
+    let body = read::body(body, &x.rules.limits).await?;
     let bad = |message: &str| Fault::client(StatusCode::BAD_REQUEST, ErrorKind::InvalidRequest, message);
     let boundary = x.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).and_then(boundary).ok_or_else(|| bad("the content type has no boundary"))?;
     let span = field(&body, &boundary, "model").ok_or_else(|| bad("the form has no field `model`").param("model").code("missing_model"))?;
@@ -32,6 +35,7 @@ pub async fn answer(x: &mut Exchange, body: Bytes) -> Result<Response<Body>, Fau
         entry.model.clone_from(&asked);
         entry.route.clone_from(&model.name);
     }
+    identity::may_use(x, model)?;
     x.form = Some(crate::exchange::Form { body, model: span });
     let plan = route::plan(x, model);
     let reply = call::first_event(x, model, rest, &plan).await?;

@@ -8,13 +8,15 @@ use hyper::body::Incoming;
 use providers::envelope::Payload;
 use providers::{ErrorKind, Operation, Target};
 
-use crate::body::{Body, Upload};
-use crate::door::{admit, failed, read_body, refuse};
+use crate::body::Body;
+use crate::door::{admit, failed, refuse};
 use crate::exchange::{Exchange, dialect_of};
 use crate::fault::Fault;
-use crate::phase::call::{chain, common_headers};
+use crate::phase::call::{common_headers, unreachable};
+use crate::phase::{identity, read};
 use crate::rules::{ProviderRule, Rules};
 use crate::state::State;
+use crate::upstream;
 
 /// Serves a request for files or batches. `rest` is the path behind the resource's name.
 pub async fn serve(state: Arc<State>, request: Request<Incoming>, operation: Operation, rest: &str) -> Response<Body> {
@@ -23,7 +25,7 @@ pub async fn serve(state: Arc<State>, request: Request<Incoming>, operation: Ope
         Err(fault) => return refuse(request.headers(), dialect_of(operation), &fault),
     };
     let (parts, body) = request.into_parts();
-    let mut x = Exchange::new(state, rules.clone(), parts.headers.clone(), operation);
+    let mut x = Exchange::new(state, rules.clone(), parts.method.clone(), parts.headers.clone(), operation);
     match pass(&mut x, &rules, &parts, body, rest).await {
         Ok(response) => response,
         Err(fault) => failed(x, &fault),
@@ -31,6 +33,7 @@ pub async fn serve(state: Arc<State>, request: Request<Incoming>, operation: Ope
 }
 
 async fn pass(x: &mut Exchange, rules: &Rules, parts: &http::request::Parts, body: Incoming, rest: &str) -> Result<Response<Body>, Fault> {
+    identity::check(x)?;
     if !matches!(parts.method, Method::GET | Method::POST | Method::DELETE) {
         return Err(Fault::client(StatusCode::METHOD_NOT_ALLOWED, ErrorKind::InvalidRequest, "this path takes GET, POST or DELETE").code("method_not_allowed"));
     }
@@ -38,7 +41,7 @@ async fn pass(x: &mut Exchange, rules: &Rules, parts: &http::request::Parts, bod
         return Err(Fault::client(StatusCode::BAD_REQUEST, ErrorKind::InvalidRequest, "the path of a file or batch must be its plain id"));
     }
     let (provider, base) = choose(x, rules)?;
-    let body = read_body(body, &rules.limits).await?;
+    let body = read::body(body, &rules.limits).await?;
     let query = parts.uri.query().map(|q| format!("{}{q}", if base.contains('?') { "&" } else { "?" })).unwrap_or_default();
     let uri = match base.split_once('?') {
         Some((path, fixed)) => format!("{}{path}{rest}?{fixed}{query}", provider.base_url),
@@ -60,24 +63,24 @@ async fn pass(x: &mut Exchange, rules: &Rules, parts: &http::request::Parts, bod
     let payload = Payload::from(body);
     provider.credential.apply(&mut head, &payload).await?;
     let client = x.state.client(std::time::Duration::from_secs(5));
-    let sent = client.request(Request::from_parts(head, Upload::from(payload))).await;
-    let response = sent.map_err(|e| Fault::upstream(StatusCode::BAD_GATEWAY, ErrorKind::Server, "the provider could not be reached").code("upstream_unreachable").detail(chain(&e)))?;
+    let call = upstream::Call { method: head.method, uri: head.uri, headers: head.headers, body: payload };
+    let response = client.call(call).await.map_err(|e| unreachable(&e))?;
     if let Some(entry) = x.entry() {
         entry.provider = Some(provider.name.clone());
         entry.provider_kind = Some(provider.dialect.kind());
         entry.status = response.status().as_u16();
     }
-    let (upstream, body) = response.into_parts();
-    if upstream.status.is_redirection() {
+    let (answer, body) = response.into_parts();
+    if answer.status.is_redirection() {
         return Err(Fault::upstream(StatusCode::BAD_GATEWAY, ErrorKind::Server, "the provider answered with a redirect, which is not followed").code("upstream_redirect"));
     }
-    if matches!(upstream.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-        return Err(providers::UpstreamError::new(ErrorKind::Authentication, format!("status {}", upstream.status)).into());
+    if matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        return Err(providers::UpstreamError::new(ErrorKind::Authentication, format!("status {}", answer.status)).into());
     }
     let mut out = Response::new(crate::phase::relay::raw(x, body));
-    *out.status_mut() = upstream.status;
+    *out.status_mut() = answer.status;
     for name in [header::CONTENT_TYPE, header::CONTENT_DISPOSITION, header::CONTENT_LENGTH] {
-        if let Some(value) = upstream.headers.get(&name) {
+        if let Some(value) = answer.headers.get(&name) {
             out.headers_mut().insert(name, value.clone());
         }
     }

@@ -4,4 +4,9 @@
 
 mod bad_input;
 mod dialects;
+mod ledger;
+mod passes;
+mod prompts;
+mod routing;
+mod running;
 mod streams;

@@ -1,0 +1,72 @@
+//! The head of a request as bytes, and the head of an answer out of them.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+
+use super::{Call, Error};
+
+/// Most headers that an answer may have.
+const MOST_HEADERS: usize = 100;
+/// Largest head of an answer, bytes.
+pub(super) const LARGEST: usize = 64 << 10;
+
+/// The head of an answer.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    /// Whether the connection may be used again after the body.
+    pub(super) keep_alive: bool,
+}
+
+/// Writes the head of a request, down to the blank line.
+pub(super) fn write(call: &Call) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512);
+    out.extend_from_slice(call.method.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(call.uri.path_and_query().map_or("/", |p| p.as_str()).as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    if !call.headers.contains_key(header::HOST) {
+        let authority = call.uri.authority().map_or("", http::uri::Authority::as_str);
+        // Names and passwords in a URL are no part of the host.
+        field(&mut out, "host", authority.rsplit('@').next().unwrap_or(authority).as_bytes());
+    }
+    for (name, value) in &call.headers {
+        field(&mut out, name.as_str(), value.as_bytes());
+    }
+    if call.body.len() > 0 || call.method == Method::POST || call.method == Method::PUT {
+        field(&mut out, "content-length", call.body.len().to_string().as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Reads the head of an answer: how long it is, and what it says. `None` while it is incomplete. Interim answers (100, 103)
+/// are given out like others; the caller passes over them.
+pub(super) fn read(bytes: &[u8]) -> Result<Option<(usize, Head)>, Error> {
+    let mut fields = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    let mut response = httparse::Response::new(&mut fields);
+    let length = match response.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) if bytes.len() > LARGEST => return Err(Error::Malformed("its head is too large")),
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(Error::Malformed("it has too many headers")),
+        Err(_) => return Err(Error::Malformed("its head cannot be read")),
+    };
+    let status = response.code.and_then(|c| StatusCode::from_u16(c).ok()).ok_or(Error::Malformed("it has no status"))?;
+    let mut headers = HeaderMap::with_capacity(response.headers.len());
+    for field in response.headers.iter() {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Error::Malformed("a header's name cannot be read"))?;
+        let value = HeaderValue::from_bytes(field.value).map_err(|_| Error::Malformed("a header's value cannot be read"))?;
+        headers.append(name, value);
+    }
+    let says = |word: &str| headers.get_all(header::CONNECTION).iter().any(|v| v.to_str().is_ok_and(|v| v.split(',').any(|w| w.trim().eq_ignore_ascii_case(word))));
+    let keep_alive = if response.version == Some(0) { says("keep-alive") } else { !says("close") };
+    Ok(Some((length, Head { status, headers, keep_alive })))
+}
