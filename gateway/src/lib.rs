@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod body;
 pub mod config;
+pub mod counters;
 pub mod credential;
 pub mod discover;
 pub mod door;
