@@ -96,6 +96,8 @@ pub(super) struct Short {
 pub(super) enum Failure {
     #[error("no answer in time")]
     Slow,
+    #[error("the connection is closed")]
+    Gone,
     #[error("{0}")]
     Down(Error),
     #[error("Redis refuses: {0}")]
@@ -145,6 +147,11 @@ impl Link {
             Err(Failure::Refused("the clocks of Redis and of this machine cannot be reconciled".into()))
         };
         tokio::time::timeout(within, trips).await.unwrap_or(Err(Failure::Slow))
+    }
+
+    /// Whether there is a connection. While there is none a call may only end when its time is over.
+    pub(super) fn is_connected(&self) -> bool {
+        self.client.is_connected()
     }
 
     /// Hangs up.
@@ -249,5 +256,132 @@ fn failure(error: Error) -> Failure {
         ErrorKind::Timeout => Failure::Slow,
         ErrorKind::Unknown | ErrorKind::InvalidArgument | ErrorKind::InvalidCommand if !AWAY.iter().any(|away| error.details().starts_with(away)) => Failure::Refused(error.details().to_owned()),
         _ => Failure::Down(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::clock::Manual;
+    use super::super::suite::server::Server;
+    use super::super::suite::{HOUR, purse};
+    use super::super::window::Meter;
+    use super::super::{Calendar, Zone};
+    use super::*;
+
+    const START: u64 = 1_790_000_000_000;
+    const LEASE: Duration = Duration::from_secs(60);
+
+    /// A link to a script that lives by our clock instead of Redis' own.
+    struct Bench {
+        _server: Server,
+        clock: Arc<Manual>,
+        link: Link,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let (server, clock) = (Server::forgetful(), Arc::new(Manual::at(START)));
+            let link = Link::open(&server.url(), "bench", Duration::from_secs(20), clock.clone()).unwrap();
+            Self { _server: server, clock, link }
+        }
+
+        async fn ask(&self, ask: Ask<'_>, id: &str, purse: &Arc<Purse>, amount: u64, used: i64) -> Reply {
+            let now = self.clock.wall();
+            let script = SCRIPT.replace("redis.call('TIME')", &format!("{{ {}, {} }}", now / 1000, now % 1000 * 1000));
+            let lines = [Line { purse: purse.clone(), amount, used }];
+            let (keys, args) = (self.link.keys(id, &lines), self.link.args(ask, id, &lines, LEASE));
+            let value = self.link.client.eval(script, keys, args).await.unwrap();
+            self.link.read(value).unwrap().unwrap()
+        }
+
+        async fn counts(&self, purse: &Arc<Purse>) -> Counts {
+            let Reply::Granted { counts, .. } = self.ask(Ask::Standing, "look", purse, 0, 0).await else { panic!("refused") };
+            counts[0]
+        }
+    }
+
+    /// The script and the meter are one idea written twice: whatever the clock does, they must agree.
+    #[tokio::test]
+    async fn the_script_counts_as_the_meter_does() {
+        let bench = Bench::new();
+        let (mut random, windows) = (fastrand::Rng::with_seed(7), [Duration::from_secs(64), Duration::from_millis(90), HOUR]);
+        let mut windows: Vec<Window> = windows.into_iter().map(Window::Sliding).collect();
+        windows.extend([Calendar::Hour, Calendar::Day, Calendar::Month, Calendar::Every(Duration::from_secs(100))].map(|c| Window::Fixed(c, Zone::named("Europe/Berlin").unwrap())));
+        for (i, window) in windows.into_iter().enumerate() {
+            bench.clock.set(START);
+            let purse = purse(&format!("twin/{i}"), 1000, window);
+            let mut meter = Meter::new(&purse.window, START);
+            let reach = match &purse.window {
+                Window::Fixed(Calendar::Day | Calendar::Month, _) => HOUR * 24 * 20,
+                Window::Fixed(..) => HOUR,
+                Window::Sliding(length) => *length,
+                Window::None => HOUR,
+            };
+            for step in 0..150 {
+                let jump = random.u64(0..millis(reach));
+                let now = bench.clock.wall();
+                bench.clock.set(if random.u8(..3) == 0 { now - jump } else { now + jump });
+                let amount = random.i64(-5..50);
+                bench.ask(Ask::Add, &format!("{i}-{step}"), &purse, 0, amount).await;
+                meter.roll(bench.clock.wall());
+                meter.charge(amount);
+                let counts = bench.counts(&purse).await;
+                assert_eq!(i128::from(counts.used), meter.used(), "{:?} at step {step}", purse.window);
+                let resets_in = Duration::from_millis(counts.resets_at.saturating_sub(bench.clock.wall()));
+                assert!(amount == 0 || resets_in == meter.resets_in(bench.clock.wall()), "{:?} at step {step}", purse.window);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn settling_twice_counts_once() {
+        let bench = Bench::new();
+        let purse = purse("twice", 100, Window::Sliding(HOUR));
+        let Reply::Granted { set, .. } = bench.ask(Ask::Reserve { lease_time: LEASE }, "a", &purse, 30, 0).await else { panic!("refused") };
+        let settle = Ask::Settle { set: &set };
+        for _ in 0..3 {
+            bench.ask(settle, "a", &purse, 30, 12).await;
+            bench.ask(Ask::Add, "b", &purse, 0, 5).await;
+        }
+        assert_eq!((bench.counts(&purse).await.used, bench.counts(&purse).await.reserved), (17, 0));
+        // A lease that expired before, and one whose data Redis has lost.
+        bench.ask(Ask::Reserve { lease_time: LEASE }, "c", &purse, 30, 0).await;
+        bench.clock.pass(LEASE * 2);
+        assert_eq!(bench.counts(&purse).await.reserved, 0);
+        for _ in 0..3 {
+            bench.ask(settle, "c", &purse, 30, 1).await;
+            bench.ask(Ask::Settle { set: "before" }, "d", &purse, 30, 2).await;
+        }
+        assert_eq!((bench.counts(&purse).await.used, bench.counts(&purse).await.reserved), (20, 0));
+        // One that was never made, and one that was made and that nobody waited for.
+        bench.ask(Ask::Settle { set: "" }, "e", &purse, 30, 0).await;
+        bench.ask(Ask::Reserve { lease_time: LEASE }, "f", &purse, 30, 0).await;
+        bench.ask(Ask::Settle { set: "" }, "f", &purse, 30, 0).await;
+        assert_eq!((bench.counts(&purse).await.used, bench.counts(&purse).await.reserved), (20, 0));
+    }
+
+    #[tokio::test]
+    async fn what_nobody_asks_for_goes_away() {
+        let server = Server::forgetful();
+        let link = Link::open(&server.url(), "gone", Duration::from_secs(20), Arc::new(super::super::clock::System::default())).unwrap();
+        while !link.is_connected() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        for (i, window) in [Window::Sliding(HOUR), Window::Fixed(Calendar::Day, Zone::UTC), Window::None].into_iter().enumerate() {
+            let lines = [Line { purse: purse(&format!("gone/{i}"), 10, window), amount: 5, used: 5 }];
+            let id = i.to_string();
+            let Ok(Reply::Granted { set, .. }) = link.call(Ask::Reserve { lease_time: LEASE }, &id, &lines, LEASE).await else { panic!("refused") };
+            for key in ["purse", "leases"] {
+                let ttl = server.say(&format!("TTL {{gone}}:{key}:gone/{i}"));
+                assert!(ttl.starts_with(':') && ttl[1..].lines().next().unwrap().parse::<i64>().unwrap() > 86_400, "{key} {i}: {ttl}");
+            }
+            link.call(Ask::Settle { set: &set }, &id, &lines, LEASE).await.unwrap();
+        }
+        // Apart from the name of the data set everything has its time.
+        let keys = server.say("KEYS *");
+        assert!(keys.lines().filter(|line| line.starts_with('{')).all(|key| key.starts_with("{gone}:")), "{keys}");
+        for key in keys.lines().filter(|line| line.starts_with('{') && *line != "{gone}:set") {
+            assert!(!server.say(&format!("TTL {key}")).starts_with(":-1"), "{key} stays for ever");
+        }
     }
 }

@@ -128,7 +128,7 @@ impl Redis {
         if claims.is_empty() {
             return Ok((Lease::new(Vec::new(), None), Vec::new()));
         }
-        if shared.is_up() {
+        if shared.answers() {
             let mut attempt = Attempt { shared, claims, id: shared.new_id(), open: true };
             let lines = attempt.lines();
             match shared.link.call(Ask::Reserve { lease_time }, &attempt.id, &lines, shared.wait).await {
@@ -181,9 +181,9 @@ impl Redis {
     /// See [`super::Counters::standing`].
     pub async fn standing(&self, purses: &[Arc<Purse>]) -> Vec<Standing> {
         let shared = &self.shared;
-        if shared.is_up() {
+        if shared.answers() {
             let lines = settling::lines(purses.iter().map(|purse| (purse, 0, 0)));
-            match shared.link.call(Ask::Standing, "", &lines, shared.wait).await {
+            match shared.link.call(Ask::Standing, &shared.new_id(), &lines, shared.wait).await {
                 Ok(Reply::Granted { now, counts, .. }) => return purses.iter().zip(&counts).map(|(purse, counts)| counts.standing(purse, now)).collect(),
                 Ok(_) => {}
                 Err(failure) => shared.failed(&failure),
@@ -207,7 +207,7 @@ impl Redis {
     }
 
     async fn change(&self, ask: Ask<'_>, purse: &Arc<Purse>, used: i64) -> Result<(), Unavailable> {
-        if !self.is_up() {
+        if !self.shared.answers() {
             return Err(Unavailable);
         }
         let lines = [Line { purse: purse.clone(), amount: 0, used }];
@@ -248,6 +248,14 @@ impl Shared {
         self.up.load(Relaxed)
     }
 
+    /// Whether to ask Redis. A connection that is known to be gone is not waited for.
+    fn answers(&self) -> bool {
+        if self.is_up() && !self.link.is_connected() {
+            self.go_down(&Failure::Gone);
+        }
+        self.is_up()
+    }
+
     pub(super) fn go_up(&self) {
         self.slow.store(0, Relaxed);
         self.up.store(true, Relaxed);
@@ -266,7 +274,7 @@ impl Shared {
     }
 
     fn failed(&self, failure: &Failure) {
-        if !matches!(failure, Failure::Slow) || self.slow.fetch_add(1, Relaxed) + 1 >= SLOW {
+        if !matches!(failure, Failure::Slow) || !self.link.is_connected() || self.slow.fetch_add(1, Relaxed) + 1 >= SLOW {
             self.go_down(failure);
         }
     }

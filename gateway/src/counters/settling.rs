@@ -135,7 +135,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
 async fn recover(shared: &Arc<Shared>) {
     let mut pause = Duration::from_millis(50);
     loop {
-        if shared.link.call(Ask::Standing, "", &[], PATIENCE).await.is_ok() && drain(shared).await {
+        let answers = shared.link.is_connected() && shared.link.call(Ask::Standing, &shared.new_id(), &[], PATIENCE).await.is_ok();
+        if answers && drain(shared).await {
             return shared.go_up();
         }
         tokio::time::sleep(pause).await;

@@ -11,7 +11,7 @@ use super::super::clock::Manual;
 use super::super::journal::{Error, OnCorrupt, Settings};
 use super::super::{Claim, Counters, Memory, Purse, Window};
 use super::server::Folder;
-use super::{HOUR, all, purse, sliding};
+use super::{HOUR, all, caps, purse, sliding};
 
 const START: u64 = 1_790_000_000_000;
 const LEASE: Duration = Duration::from_secs(600);
@@ -40,7 +40,7 @@ async fn purses_hold_and_come_back() {
     let counters = Arc::new(Counters::Memory(open(&folder)));
     all(&[counters.clone()]).await;
     assert!(counters.close(SOON).await);
-    let keys: Vec<Arc<Purse>> = (0..6).map(|i| purse(&format!("caps/{i}"), 1000, if i % 3 == 0 { Window::Sliding(HOUR) } else { Window::None })).collect();
+    let keys = caps();
     let before: Vec<u64> = counters.standing(&keys).await.iter().map(|s| s.used).collect();
     drop(counters);
     let again = Counters::Memory(open(&folder));

@@ -172,13 +172,18 @@ async fn resets_and_top_ups(counters: &Counters) {
     }
 }
 
+/// The purses of `caps_hold`.
+fn caps() -> Vec<Arc<Purse>> {
+    let windows = [Window::Sliding(HOUR), Window::Fixed(Calendar::Every(HOUR * 24 * 365 * 100), Zone::UTC), Window::None];
+    (0..6).map(|i| purse(&format!("caps/{i}"), 300 + 100 * i as u64, windows[i % 3].clone())).collect()
+}
+
 /// Many tasks reserve, settle and release at random. What they know to be granted is never more than what is, so it must
 /// stay within every cap; and at the end the sums must be right.
 async fn caps_hold(counters: &[Arc<Counters>]) {
     const TASKS: u64 = 16;
     const ROUNDS: u64 = 150;
-    let windows = [Window::Sliding(HOUR), Window::Fixed(Calendar::Every(HOUR * 24 * 365 * 100), Zone::UTC), Window::None];
-    let purses: Vec<Arc<Purse>> = (0..6).map(|i| purse(&format!("caps/{i}"), 300 + 100 * i as u64, windows[i % 3].clone())).collect();
+    let purses = caps();
     let granted: Arc<Vec<AtomicI64>> = Arc::new((0..6).map(|_| AtomicI64::new(0)).collect());
     let spent: Arc<Vec<AtomicU64>> = Arc::new((0..6).map(|_| AtomicU64::new(0)).collect());
     let mut tasks = tokio::task::JoinSet::new();

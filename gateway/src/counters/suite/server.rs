@@ -51,7 +51,7 @@ impl Server {
 
     /// A cluster of one.
     pub(in super::super) fn cluster() -> Self {
-        let server = Self::start(&["--cluster-enabled", "yes"]);
+        let server = Self::start(&["--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1"]);
         assert!(server.say("CLUSTER ADDSLOTSRANGE 0 16383").starts_with("+OK"));
         while !server.say("CLUSTER INFO").contains("cluster_state:ok") {
             std::thread::sleep(Duration::from_millis(20));
