@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use providers::{Dialect, ErrorKind, Operation};
 
 use crate::body::Body;
+use crate::counters::Unit;
 use crate::exchange::{Exchange, dialect_of, name_request, request_id};
 use crate::fault::{Blame, Fault};
 use crate::phase::{identity, read};
@@ -27,6 +28,8 @@ enum Way {
     Models(Option<String>),
     /// Files and batches: passed to a provider with the rest of the path.
     Passed(Operation, String),
+    /// What the caller has spent and may still spend.
+    Usage,
     /// The gateway's greeting.
     Root,
     /// Nowhere.
@@ -44,6 +47,7 @@ pub async fn serve(state: Arc<State>, request: Request<Incoming>) -> Result<Resp
         Way::Named(operation, name, stream) => model(state, request, operation, Some((name, stream))).await,
         Way::Models(name) => models(&state, &request, name.as_deref()),
         Way::Passed(operation, rest) => road::passed::serve(state, request, operation, &rest).await,
+        Way::Usage => usage(&state, &request).await,
         Way::Root => root(&request),
         Way::Nowhere => {
             let message = format!("there is nothing at {} {}; this is an OpenAI-compatible gateway: try POST /v1/chat/completions or GET /v1/models", request.method(), shown(request.uri().path()));
@@ -74,6 +78,7 @@ fn way(path: &str) -> Way {
         "/v1/audio/transcriptions" => model(Operation::Transcriptions),
         "/v1/audio/translations" => model(Operation::Translations),
         "/v1/models" | "/models" => Way::Models(None),
+        "/v1/usage" => Way::Usage,
         "/" => Way::Root,
         _ => rarer(path),
     }
@@ -138,6 +143,7 @@ pub fn failed(mut x: Exchange, fault: &Fault) -> Response<Body> {
     let dialect = x.dialect();
     let mut response = refuse(&x.headers, dialect, fault);
     name_request(response.headers_mut(), dialect, &x.id);
+    response.headers_mut().extend(std::mem::take(&mut x.limit_headers));
     if let Some(record) = &mut x.record {
         record.ended = true;
         record.entry.status = fault.told.status;

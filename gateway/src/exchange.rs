@@ -53,6 +53,10 @@ pub struct Exchange {
     pub rewritten: bool,
     /// What the client is told was dropped or changed.
     pub warnings: Vec<String>,
+    /// How the limits stand, for the client.
+    pub limit_headers: HeaderMap,
+    /// What the request costs at worst, in billionths of a dollar, where prices are known.
+    pub estimate: Option<u64>,
     /// What is written down. Moves into the answer's body, and is written when that is dropped.
     pub record: Option<Record>,
     /// Names everything about this request.
@@ -82,6 +86,8 @@ impl Exchange {
             hub: None,
             rewritten: false,
             warnings: Vec::new(),
+            limit_headers: HeaderMap::new(),
+            estimate: None,
             record: Some(record),
             id,
             span: new_span(),

@@ -103,6 +103,20 @@ impl Fault {
         self
     }
 
+    /// With another status.
+    #[must_use]
+    pub fn status_of(mut self, status: StatusCode) -> Self {
+        self.told.status = status.as_u16();
+        self
+    }
+
+    /// Tells SDKs that trying again is of no use.
+    #[must_use]
+    pub fn never_again(mut self) -> Self {
+        self.headers.insert(HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false"));
+        self
+    }
+
     /// The status that the client gets.
     #[must_use]
     pub fn status(&self) -> StatusCode {

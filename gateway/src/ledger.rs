@@ -12,6 +12,7 @@ use providers::usage::Usage;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use crate::purse::Hold;
 use crate::sinks::Sinks;
 use crate::state::State;
 use crate::telemetry::Telemetry;
@@ -142,6 +143,8 @@ pub struct Record {
     pub started: Instant,
     /// When the first token went out.
     pub first_token: Option<Instant>,
+    /// What is reserved for the request; settled when it is over.
+    pub hold: Option<Hold>,
     /// Whether the request has come to an end of its own; if not when dropped, the client has left.
     pub ended: bool,
     state: Arc<State>,
@@ -152,7 +155,7 @@ impl Record {
     #[must_use]
     pub fn new(entry: Box<Entry>, started: Instant, state: Arc<State>) -> Self {
         state.serving.fetch_add(1, Relaxed);
-        Record { entry, started, first_token: None, ended: false, state }
+        Record { entry, started, first_token: None, hold: None, ended: false, state }
     }
 
     /// Notes a try that began then and ends now.
@@ -187,6 +190,10 @@ impl Drop for Record {
             if entry.status == 0 {
                 entry.status = 499;
             }
+        }
+        if let Some(hold) = self.hold.take() {
+            let actual = hold.actual(entry.usage.as_ref(), entry.cost);
+            self.state.counters.settle(hold.lease, &actual);
         }
         self.state.metrics.observe(entry);
         let blank = Box::new(Entry::blank());

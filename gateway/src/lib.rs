@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod body;
 pub mod config;
+pub mod counters;
 pub mod credential;
 pub mod discover;
 pub mod door;
@@ -19,6 +20,7 @@ pub mod metrics;
 pub mod phase;
 pub mod principal;
 pub mod prompts;
+pub mod purse;
 pub mod road;
 pub mod rules;
 pub mod secret;

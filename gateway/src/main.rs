@@ -32,6 +32,11 @@ enum Command {
     Serve(Serve),
     /// Checks a configuration and says all that is wrong with it.
     Check(Source),
+    /// Makes keys for consumers.
+    Keys {
+        #[command(subcommand)]
+        command: Keys,
+    },
     /// Prints the JSON Schema of the configuration, for editors.
     Schema {
         /// Prints the reference in Markdown instead.
@@ -56,6 +61,15 @@ enum Command {
         /// Lists the kinds of providers instead.
         #[arg(long)]
         kinds: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum Keys {
+    /// Makes a key and prints it, this once, with what to write into the configuration.
+    New {
+        /// Whose key it is.
+        consumer: String,
     },
 }
 
@@ -85,6 +99,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         None => run(&cli.serve),
         Some(Command::Serve(serve)) => run(&serve),
+        Some(Command::Keys { command: Keys::New { consumer } }) => new_key(&consumer),
         Some(Command::Check(source)) => check(&source),
         Some(Command::Schema { markdown: false }) => print(&format!("{:#}\n", gateway::config::schema())),
         Some(Command::Schema { markdown: true }) => print(&gateway::config::reference(&gateway::config::schema())),
@@ -223,7 +238,7 @@ fn rules(config: &Config) -> Result<(tokio::runtime::Runtime, gateway::rules::Ru
     let runtime = runtime().map_err(problem)?;
     let guard = runtime.enter();
     let ledger = gateway::ledger::Ledger::start().map_err(problem)?;
-    let state = gateway::state::State::new(ledger).map_err(problem)?;
+    let state = gateway::state::State::new(ledger, gateway::counters::Counters::Memory(gateway::counters::Memory::volatile())).map_err(problem)?;
     let mut problems = serve::check(config);
     let built = gateway::rules::Rules::build(config, &state).map_err(|p| problems.extend(p)).ok();
     drop(guard);
@@ -231,6 +246,15 @@ fn rules(config: &Config) -> Result<(tokio::runtime::Runtime, gateway::rules::Ru
         Some(rules) if problems.is_empty() => Ok((runtime, rules)),
         _ => Err(problems),
     }
+}
+
+/// A key of 256 random bits. Only its hash is kept anywhere.
+fn new_key(consumer: &str) -> Result<(), Vec<Problem>> {
+    let mut random = [0u8; 32];
+    rustls::crypto::ring::default_provider().secure_random.fill(&mut random).map_err(|_| problem("the system gives no random numbers"))?;
+    let key = format!("tv-{}", base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, random));
+    let hash = gateway::principal::hash_hex(&key);
+    print(&format!("{key}\n\nThis key is shown once. In the configuration:\n\nconsumers:\n  {consumer}: {{ keys: [{{ sha256: \"{hash}\" }}] }}\n"))
 }
 
 fn check(source: &Source) -> Result<(), Vec<Problem>> {

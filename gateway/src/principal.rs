@@ -8,6 +8,7 @@ use http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 
 use crate::config::{Config, KeyEntry, Problem};
+use crate::purse::{LimitRule, limits_of};
 
 /// Somebody who has come in.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub struct Principal {
     pub name: Arc<str>,
     /// Groups, as the ledger and the limits name them.
     pub groups: Vec<Arc<str>>,
+    /// What it may spend.
+    pub limits: Vec<LimitRule>,
     /// Patterns of the consumer's own.
     models: Vec<String>,
     /// Patterns of the groups together; `None` where one of them allows all.
@@ -84,7 +87,10 @@ impl Principals {
             if consumer.groups.is_empty() {
                 group_models = None;
             }
-            let principal = Arc::new(Principal { name: name.as_str().into(), groups: consumer.groups.iter().map(|g| g.as_str().into()).collect(), models: consumer.models.clone(), group_models });
+            let (limits, limit_problems) = limits_of(name, config);
+            problems.extend(limit_problems);
+            let principal = Arc::new(Principal { limits,
+                name: name.as_str().into(), groups: consumer.groups.iter().map(|g| g.as_str().into()).collect(), models: consumer.models.clone(), group_models });
             all.by_name.insert(name.clone(), principal.clone());
             for (i, key) in consumer.keys.iter().enumerate() {
                 match read_key(key) {
@@ -99,7 +105,7 @@ impl Principals {
             }
         }
         if open {
-            all.anonymous = Some(Arc::new(Principal { name: "anonymous".into(), groups: Vec::new(), models: Vec::new(), group_models: None }));
+            all.anonymous = Some(Arc::new(Principal { name: "anonymous".into(), groups: Vec::new(), limits: Vec::new(), models: Vec::new(), group_models: None }));
         }
         (all, problems)
     }

@@ -179,7 +179,6 @@ impl Rules {
         builder.problems.extend(prompt_problems);
         let (principals, principal_problems) = Principals::build(config, crate::serve::is_open(config));
         builder.problems.extend(principal_problems);
-        builder.refuse_limits(config);
         for (name, price) in &config.prices {
             builder.check_price(name, config);
             builder.prices.set(name.clone(), price.clone());
@@ -308,15 +307,6 @@ impl Builder<'_> {
             .flatten()
             .map(|runtime| Refresher(runtime.spawn(credential.clone().keep_fresh().instrument(tracing::info_span!("credential", provider = name)))));
         self.providers.insert(name.to_owned(), Arc::new(ProviderRule { name: name.into(), dialect, base_url, credential, headers, shown: shown(config), _refresher: refresher }));
-    }
-
-    /// A limit that is read and not held would be worse than none.
-    fn refuse_limits(&mut self, config: &Config) {
-        let consumers = config.consumers.iter().filter(|(_, c)| !c.limits.is_empty()).map(|(name, _)| format!("consumers.{name}.limits"));
-        let groups = config.groups.iter().filter(|(_, g)| !g.limits.is_empty()).map(|(name, _)| format!("groups.{name}.limits"));
-        for path in consumers.chain(groups) {
-            self.problem(path, "is not supported yet by this version");
-        }
     }
 
     fn check_price(&mut self, name: &str, config: &Config) {

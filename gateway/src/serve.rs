@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::{Address, Audit, Config, Problem, SinkConfig, Tls};
+use crate::counters::{Counters, Memory, Redis, WhenDown, journal, redis};
 use crate::ledger::Ledger;
 use crate::rules::Rules;
 use crate::sinks::Sinks;
@@ -47,6 +48,10 @@ struct Bounds {
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8081);
+/// How long the last of what was spent may take to be kept.
+const LAST_SETTLE: Duration = Duration::from_secs(5);
+/// How often forgotten reservations are looked for.
+const SWEEP: Duration = Duration::from_secs(60);
 /// How often the configuration is looked at for changes.
 const WATCH: Duration = Duration::from_secs(2);
 /// How long the collector may take for the last of the telemetry.
@@ -61,7 +66,8 @@ impl Gateway {
         // Taken before anything else: a change that comes while this starts is to be seen.
         let source = source.map(|source| (source.clone(), stamp(&source)));
         let ledger = Ledger::start().map_err(|e| vec![Problem::new("", format!("cannot start the ledger: {e}"))])?;
-        let state = State::new(ledger).map_err(|e| vec![Problem::new("", e)])?;
+        let counters = counters(config).await.map_err(|p| vec![p])?;
+        let state = State::new(ledger, counters).map_err(|e| vec![Problem::new("", e)])?;
         let mut problems = check(config);
         let rules = Rules::build(config, &state).map_err(|p| problems.extend(p)).ok();
         let sinks = Sinks::open(&sinks_of(config), &state.http).map_err(|p| problems.extend(p)).ok();
@@ -113,6 +119,7 @@ impl Gateway {
         let Gateway { state, listener, admin, tls, bounds, source } = self;
         let reloading = reloader.zip(source).map(|(reloader, (_, seen))| tokio::spawn(reload_on_change(reloader, seen)));
         let admin = admin.map(|listener| tokio::spawn(crate::admin::serve(state.clone(), listener)));
+        let sweeping = tokio::spawn(sweep(state.clone()));
         let graceful = GracefulShutdown::new();
         let permits = Arc::new(Semaphore::new(bounds.connections));
         let mut stop = std::pin::pin!(stop);
@@ -153,12 +160,46 @@ impl Gateway {
         }
         reloading.iter().for_each(tokio::task::JoinHandle::abort);
         admin.iter().for_each(tokio::task::JoinHandle::abort);
+        sweeping.abort();
+        if !state.counters.close(LAST_SETTLE).await {
+            tracing::warn!("not all that was spent could be brought to where it is kept");
+        }
         let ledger = state.ledger.clone();
         let _ = tokio::task::spawn_blocking(move || ledger.flush()).await;
         if let Some(telemetry) = state.ledger.telemetry() {
             telemetry.close(LAST_EXPORT).await;
         }
         tracing::info!("stopped");
+    }
+}
+
+/// Where limits are counted: in Redis if there is one, else in this process, kept on disk if anybody has a limit.
+async fn counters(config: &Config) -> Result<Counters, Problem> {
+    if let Some(redis) = &config.redis {
+        let settings = redis::Settings {
+            when_down: match redis.when_down {
+                crate::config::WhenDown::Local => WhenDown::Local,
+                crate::config::WhenDown::Deny => WhenDown::Deny,
+                crate::config::WhenDown::Allow => WhenDown::Allow,
+            },
+            wait: redis.timeout.map_or(Duration::from_millis(50), |t| t.0),
+            ..redis::Settings::new(redis.url.expose())
+        };
+        return Redis::connect(&settings).await.map(Counters::Redis).map_err(|e| Problem::new("redis.url", e.to_string()));
+    }
+    let limited = config.consumers.values().any(|c| !c.limits.is_empty()) || config.groups.values().any(|g| !g.limits.is_empty());
+    if !limited {
+        return Ok(Counters::Memory(Memory::volatile()));
+    }
+    let folder = config.data.clone().unwrap_or_else(|| PathBuf::from("./data")).join("counters");
+    Memory::persisted(&journal::Settings::new(folder)).map(Counters::Memory).map_err(|e| Problem::new("data", e.to_string()))
+}
+
+/// Gives back what was reserved and forgotten, now and then.
+async fn sweep(state: Arc<State>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        state.counters.sweep();
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
 
+use crate::counters::Counters;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::rules::Rules;
@@ -23,6 +24,8 @@ pub struct State {
     /// For what is hot: providers.
     upstream: Client,
     stats: Mutex<HashMap<String, Arc<Stats>>>,
+    /// Where limits are counted.
+    pub counters: Counters,
     /// Where requests are written down.
     pub ledger: Ledger,
     /// Figures for Prometheus.
@@ -40,7 +43,7 @@ impl State {
     ///
     /// # Errors
     /// When the HTTP client cannot be made.
-    pub fn new(ledger: Ledger) -> Result<Arc<State>, String> {
+    pub fn new(ledger: Ledger, counters: Counters) -> Result<Arc<State>, String> {
         let tls = Arc::new(tls_roots());
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(rustls::ClientConfig::clone(&tls))
@@ -56,6 +59,7 @@ impl State {
             upstream: Client::new(tls.clone(), Duration::from_secs(5)),
             tls,
             stats: Mutex::default(),
+            counters,
             ledger,
             metrics: Metrics::new(),
             draining: AtomicBool::new(false),

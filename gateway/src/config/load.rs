@@ -31,7 +31,7 @@ impl fmt::Display for Problem {
 }
 
 /// Parts of the finished gateway that this version does not have yet. Named, so that nobody has to guess.
-const LATER: &[&str] = &["redis", "semantic", "knowledge", "guards", "mcp", "a2a"];
+const LATER: &[&str] = &["semantic", "knowledge", "guards", "mcp", "a2a"];
 const LATER_IN_AUTH: &[&str] = &["jwt"];
 const LATER_IN_MODELS: &[&str] = &["guards", "cache", "knowledge", "otherwise", "threshold"];
 
@@ -134,7 +134,7 @@ fn finish(mut tree: Map<String, Value>, env: &dyn Fn(&str) -> Option<String>, mu
             Some(_) => problems.push(Problem::new(*section, "must be a map")),
         }
     }
-    let known = ["listen", "admin", "tls", "prompts", "auth", "log", "telemetry", "limits", "drain"];
+    let known = ["listen", "admin", "tls", "prompts", "auth", "log", "telemetry", "limits", "drain", "redis", "data"];
     for (key, value) in tree {
         let p = &mut problems;
         match key.as_str() {
@@ -146,6 +146,8 @@ fn finish(mut tree: Map<String, Value>, env: &dyn Fn(&str) -> Option<String>, mu
             "log" => config.log = typed(value, &key, p).unwrap_or_default(),
             "telemetry" => config.telemetry = typed(value, &key, p).unwrap_or_default(),
             "limits" => config.limits = typed(value, &key, p).unwrap_or_default(),
+            "redis" => config.redis = typed(value, &key, p).unwrap_or_default(),
+            "data" => config.data = typed(value, &key, p).unwrap_or_default(),
             "drain" => config.drain = typed(value, &key, p).unwrap_or_default(),
             other => p.push(Problem::new(other, format!("unknown section; known: {}, {}", BY_ENTRY.join(", "), known.join(", ")))),
         }

@@ -43,6 +43,10 @@ pub struct Config {
     pub consumers: Consumers,
     /// Groups by name.
     pub groups: Groups,
+    /// Redis, where limits are counted over all replicas. Without it each process counts for itself.
+    pub redis: Option<Redis>,
+    /// The folder where the gateway keeps what must outlive it: what has been spent. Default `./data`.
+    pub data: Option<PathBuf>,
     /// Who may come in.
     pub auth: Auth,
     /// What is written down.

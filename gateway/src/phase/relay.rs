@@ -100,6 +100,9 @@ pub fn raw(x: &mut Exchange, body: Answer) -> Body {
 /// Who answered, and what the client should know.
 fn describe(headers: &mut HeaderMap, record: &Record, x: &Exchange) {
     headers.reserve(8);
+    for (name, value) in &x.limit_headers {
+        headers.insert(name, value.clone());
+    }
     let mut set = |name: &'static str, value: &str| {
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(HeaderName::from_static(name), value);
@@ -110,6 +113,9 @@ fn describe(headers: &mut HeaderMap, record: &Record, x: &Exchange) {
     }
     if let Some(model) = &record.entry.model_used {
         set("x-trivium-model", model);
+    }
+    if let Some(estimate) = x.estimate {
+        set("x-trivium-cost-estimate", &providers::prices::Nanodollars(estimate).to_string());
     }
     if !x.warnings.is_empty() {
         // Names of parameters are the client's own words: what is not fit for a header is left out of it.

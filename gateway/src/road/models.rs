@@ -8,7 +8,7 @@ use crate::body::Body;
 use crate::config::ModelKind;
 use crate::exchange::Exchange;
 use crate::fault::{Fault, model_not_found};
-use crate::phase::{call, identity, prompt, read, relay, route};
+use crate::phase::{admit, call, identity, prompt, read, relay, route};
 use crate::rules::ModelRule;
 
 /// Answers a request for a model. The order is the contract; each line says why it stands here.
@@ -22,6 +22,7 @@ pub async fn answer(x: &mut Exchange, body: Incoming) -> Result<Response<Body>, 
     let rules = x.rules.clone();
     let (model, rest) = find(x, &rules)?;
     identity::may_use(x, model)?;
+    admit::reserve(x, model, &rest).await?; // before anything costs; settled when the record is dropped
     prompt::apply(x, model)?; // templates and decorations are the operator's words
     let plan = route::plan(x, model); // after everything that may change the request
     let reply = call::first_event(x, model, &rest, &plan).await?; // fallback ends here: nothing has been sent yet

@@ -10,7 +10,7 @@ use std::ops::Range;
 use crate::body::Body;
 use crate::exchange::Exchange;
 use crate::fault::{Fault, model_not_found};
-use crate::phase::{call, identity, read, relay, route};
+use crate::phase::{admit, call, identity, read, relay, route};
 
 /// Answers a form.
 ///
@@ -37,6 +37,7 @@ pub async fn answer(x: &mut Exchange, body: Incoming) -> Result<Response<Body>, 
     }
     identity::may_use(x, model)?;
     x.form = Some(crate::exchange::Form { body, model: span });
+    admit::reserve(x, model, rest).await?;
     let plan = route::plan(x, model);
     let reply = call::first_event(x, model, rest, &plan).await?;
     Ok(relay::response(x, model, reply))

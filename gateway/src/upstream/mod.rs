@@ -118,13 +118,12 @@ impl Client {
     pub async fn call(&self, call: Call) -> Result<Response<Answer>, Error> {
         let place = Place::of(&call.uri)?;
         let head = head::write(&call);
-        // A connection that waited may have been closed meanwhile, which shows only when it is used. As long as not a byte
-        // of an answer has come, the request is sent again over a new one; a server that closes an idle connection has not
-        // read the request.
+        // A connection that waited may have been closed meanwhile, which may show only when it is used. What can be asked
+        // twice is asked again over a new one; a question that costs money is not, unless the routing's own rules say so.
         if let Some(mut connection) = self.take(&place) {
             match connection.exchange(&head, call.body.pieces()).await {
                 Ok(answer) => return Ok(self.answer(place, connection, answer, &call.method)),
-                Err(Error::Io(_) | Error::Closed) if !connection.has_received() => {}
+                Err(Error::Io(_) | Error::Closed) if !connection.has_received() && call.method.is_idempotent() => {}
                 Err(e) => return Err(e),
             }
         }

@@ -99,13 +99,16 @@ async fn every_framing_in_every_piece_and_connections_are_used_again() {
 }
 
 #[tokio::test]
-async fn a_connection_that_was_closed_while_it_waited_is_replaced() {
-    let (port, connections) = server(vec!["HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"], 10_000).await;
-    let client = client();
-    assert_eq!(ask(&client, port).await.unwrap().0, 200);
-    // The server closes when the second request has come, without an answer: it is sent again, once.
-    assert_eq!(ask(&client, port).await.unwrap().0, 200);
-    assert_eq!(connections.load(Ordering::SeqCst), 2);
+async fn only_what_can_be_asked_twice_is_asked_again_when_a_waiting_connection_was_closed() {
+    for (method, connections_wanted) in [(Method::GET, 2), (Method::POST, 1)] {
+        let (port, connections) = server(vec!["HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"], 10_000).await;
+        let client = client();
+        assert_eq!(ask(&client, port).await.unwrap().0, 200);
+        // The server closes when the second request has come, without an answer.
+        let call = Call { method: method.clone(), uri: format!("http://127.0.0.1:{port}/").parse().unwrap(), headers: HeaderMap::new(), body: Payload::default() };
+        assert_eq!(client.call(call).await.is_ok(), method == Method::GET);
+        assert_eq!(connections.load(Ordering::SeqCst), connections_wanted);
+    }
 }
 
 #[tokio::test]

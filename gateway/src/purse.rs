@@ -1,0 +1,265 @@
+//! Limits compiled: which purses a consumer spends from, and what a request is worth in each.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use providers::prices::{Model, Nanodollars};
+use providers::usage::Usage;
+
+use crate::config::{Config, Each, Limit, Problem, WindowKind};
+use crate::counters::{Calendar, Lease, Purse, Unit, Window, Zone};
+use crate::principal::matches;
+
+/// A limit of somebody.
+#[derive(Debug)]
+pub struct LimitRule {
+    /// What it is counted in.
+    pub purse: Arc<Purse>,
+    /// How it is told to a client: `200 requests per 1m of group research`.
+    pub label: String,
+    /// Whose models it is about; empty for all.
+    models: Vec<String>,
+    /// Whether the worst case is reserved.
+    pub strict: bool,
+}
+
+impl LimitRule {
+    /// Whether requests for a model count.
+    #[must_use]
+    pub fn covers(&self, model: &str) -> bool {
+        self.models.is_empty() || self.models.iter().any(|p| matches(p, model))
+    }
+}
+
+/// What a request holds while it is under way.
+#[derive(Debug)]
+pub struct Hold {
+    /// What is reserved.
+    pub lease: Lease,
+    /// In what, claim by claim.
+    pub units: Vec<Unit>,
+}
+
+impl Hold {
+    /// What was really used, claim by claim.
+    #[must_use]
+    pub fn actual(&self, usage: Option<&Usage>, cost: Option<Nanodollars>) -> Vec<u64> {
+        let usage = usage.copied().unwrap_or_default();
+        self.units
+            .iter()
+            .map(|unit| match unit {
+                Unit::Requests => 1,
+                Unit::Concurrent => 0,
+                Unit::Tokens => usage.total(),
+                Unit::PromptTokens => usage.prompt(),
+                Unit::CompletionTokens => usage.completion(),
+                Unit::Nanodollars => cost.unwrap_or_default().0,
+            })
+            .collect()
+    }
+}
+
+/// What a request may use at worst, or about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Estimate {
+    /// Tokens of the prompt.
+    pub prompt: u64,
+    /// Tokens of the answer.
+    pub completion: u64,
+    /// Billionths of a dollar.
+    pub cost: u64,
+}
+
+impl Estimate {
+    /// The estimate for a body of so many bytes whose answer may have so many tokens, by the dearest of these prices.
+    #[must_use]
+    pub fn new<'a>(prompt: u64, completion: u64, prices: impl Iterator<Item = &'a Model>) -> Self {
+        let cost = |price: &Model| {
+            // What is written to a cache costs more than what is not: the dearest way the prompt can be counted.
+            let plain = Usage { input: prompt, output: completion, ..Usage::default() };
+            let written = Usage { cache_write_1h: prompt, output: completion, ..Usage::default() };
+            price.cost(&plain, false).max(price.cost(&written, false)).0
+        };
+        Estimate { prompt, completion, cost: prices.map(cost).max().unwrap_or(0) }
+    }
+
+    /// How much of a unit it is.
+    #[must_use]
+    pub fn of(&self, unit: Unit) -> u64 {
+        match unit {
+            Unit::Requests | Unit::Concurrent => 1,
+            Unit::Tokens => self.prompt.saturating_add(self.completion),
+            Unit::PromptTokens => self.prompt,
+            Unit::CompletionTokens => self.completion,
+            Unit::Nanodollars => self.cost,
+        }
+    }
+}
+
+/// Compiles the limits that hold for a consumer: the consumer's own, and those of the groups.
+#[must_use]
+pub fn limits_of(name: &str, config: &Config) -> (Vec<LimitRule>, Vec<Problem>) {
+    let mut rules = Vec::new();
+    let mut problems = Vec::new();
+    let Some(consumer) = config.consumers.get(name) else { return (rules, problems) };
+    for (i, limit) in consumer.limits.iter().enumerate() {
+        let path = format!("consumers.{name}.limits[{i}]");
+        if limit.each == Some(Each::Group) {
+            problems.push(Problem::new(format!("{path}.each"), "is for limits of groups"));
+        }
+        keep(&mut rules, &mut problems, &path, limit, &format!("consumer:{name}"), &format!("consumer {name}"));
+    }
+    for group in &consumer.groups {
+        let Some(rule) = config.groups.get(group) else { continue };
+        for (i, limit) in rule.limits.iter().enumerate() {
+            let path = format!("groups.{group}.limits[{i}]");
+            let (holder, whose) = match limit.each.unwrap_or(Each::Consumer) {
+                Each::Consumer => (format!("group:{group}/consumer:{name}"), format!("each member of group {group}")),
+                Each::Group => (format!("group:{group}"), format!("group {group}")),
+            };
+            keep(&mut rules, &mut problems, &path, limit, &holder, &whose);
+        }
+    }
+    (rules, problems)
+}
+
+fn keep(rules: &mut Vec<LimitRule>, problems: &mut Vec<Problem>, path: &str, limit: &Limit, holder: &str, whose: &str) {
+    match compile(limit, holder, whose) {
+        Ok(rule) => rules.push(rule),
+        Err(message) => problems.push(Problem::new(path, message)),
+    }
+}
+
+fn compile(limit: &Limit, holder: &str, whose: &str) -> Result<LimitRule, String> {
+    let counts = [
+        (Unit::Requests, "requests", limit.requests),
+        (Unit::Tokens, "tokens", limit.tokens),
+        (Unit::PromptTokens, "prompt tokens", limit.prompt_tokens),
+        (Unit::CompletionTokens, "completion tokens", limit.completion_tokens),
+        (Unit::Concurrent, "requests at the same time", limit.concurrent),
+    ];
+    let mut found: Vec<(Unit, &str, u64, String)> = counts.into_iter().filter_map(|(unit, what, n)| n.map(|n| (unit, what, n.0, n.0.to_string()))).collect();
+    if let Some(dollars) = &limit.dollars {
+        let nano = nanodollars(&dollars.to_string()).ok_or_else(|| format!("`dollars: {dollars}` must be an amount of at most nine decimals"))?;
+        found.push((Unit::Nanodollars, "dollars", nano, dollars.to_string()));
+    }
+    let [(unit, what, cap, shown)] = found.as_slice() else {
+        return Err("needs exactly one of requests, tokens, prompt_tokens, completion_tokens, dollars and concurrent; write several limits for several".into());
+    };
+    let (window, length) = match (unit, limit.per) {
+        (Unit::Concurrent, None) => (Window::None, String::new()),
+        (Unit::Concurrent, Some(_)) => return Err("`concurrent` has no `per`: it counts at every moment".into()),
+        (_, None) => return Err("needs `per`, such as `per: 1h`".into()),
+        (_, Some(per)) if per.0 < Duration::from_secs(1) => return Err("`per` must be at least 1s".into()),
+        (_, Some(per)) => (window(limit, per.0)?, format!(" per {}", spoken(per.0))),
+    };
+    let kind = match &window {
+        Window::Sliding(d) => format!("sliding:{}", d.as_secs()),
+        Window::Fixed(calendar, _) => format!("fixed:{calendar:?}:{}", limit.zone.as_deref().unwrap_or("UTC")),
+        Window::None => "now".to_owned(),
+    };
+    let models = if limit.models.is_empty() { "*".to_owned() } else { limit.models.join(",") };
+    let key = format!("{holder}|{unit:?}|{kind}|{models}").into();
+    let about = if limit.models.is_empty() { String::new() } else { format!(" for {models}") };
+    let label = format!("{shown} {what}{length}{about}, of {whose}");
+    Ok(LimitRule { purse: Arc::new(Purse { key, unit: *unit, cap: *cap, window }), label, models: limit.models.clone(), strict: limit.strict })
+}
+
+fn window(limit: &Limit, per: Duration) -> Result<Window, String> {
+    if limit.window == WindowKind::Sliding {
+        return if limit.zone.is_some() { Err("`zone` is for `window: fixed`".into()) } else { Ok(Window::Sliding(per)) };
+    }
+    let zone = match limit.zone.as_deref() {
+        None => Zone::UTC,
+        Some(name) => Zone::named(name).ok_or_else(|| format!("`zone: {name}` is not a time zone such as Europe/Zurich"))?,
+    };
+    let calendar = match per.as_secs() {
+        3600 => Calendar::Hour,
+        86_400 => Calendar::Day,
+        // The calendar's month, however one counts its days.
+        s if (28 * 86_400..=31 * 86_400).contains(&s) => Calendar::Month,
+        _ => Calendar::Every(per),
+    };
+    Ok(Window::Fixed(calendar, zone))
+}
+
+/// Billionths of a dollar, from the digits as they are written: a float would not be exact.
+#[must_use]
+pub fn nanodollars(text: &str) -> Option<u64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if fraction.len() > 9 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let fraction: u64 = format!("{fraction:0<9}").parse().ok()?;
+    whole.parse::<u64>().ok()?.checked_mul(1_000_000_000)?.checked_add(fraction)
+}
+
+/// A duration in the words of the configuration.
+#[must_use]
+pub fn spoken(d: Duration) -> String {
+    let s = d.as_secs();
+    match s {
+        0 => format!("{}ms", d.as_millis()),
+        s if s % 86_400 == 0 => format!("{}d", s / 86_400),
+        s if s % 3600 == 0 => format!("{}h", s / 3600),
+        s if s % 60 == 0 => format!("{}m", s / 60),
+        s => format!("{s}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(text: &str) -> (Vec<LimitRule>, Vec<String>) {
+        let config = crate::config::from_text(text, &|_| None).unwrap();
+        let (rules, problems) = limits_of("a", &config);
+        (rules, problems.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn limits_of_a_consumer_are_its_own_and_its_groups() {
+        let (rules, problems) = limits(
+            "consumers: { a: { groups: [g], limits: [{ concurrent: 2 }] } }\ngroups: { g: { limits: [{ requests: 60, per: 1m }, { dollars: 25.5, per: 1d, each: group, models: [\"gpt-*\"], window: fixed, zone: Europe/Zurich }] } }",
+        );
+        assert!(problems.is_empty(), "{problems:?}");
+        let keys: Vec<&str> = rules.iter().map(|r| &*r.purse.key).collect();
+        assert_eq!(keys, ["consumer:a|Concurrent|now|*", "group:g/consumer:a|Requests|sliding:60|*", "group:g|Nanodollars|fixed:Day:Europe/Zurich|gpt-*"]);
+        assert_eq!(rules[2].purse.cap, 25_500_000_000);
+        assert!(rules[2].covers("gpt-4o") && !rules[2].covers("chat") && rules[0].covers("chat"));
+        assert_eq!(rules[1].label, "60 requests per 1m, of each member of group g");
+    }
+
+    #[test]
+    fn limits_that_make_no_sense_are_problems() {
+        for (limit, part) in [
+            ("{ per: 1h }", "exactly one"),
+            ("{ requests: 1, tokens: 2, per: 1h }", "exactly one"),
+            ("{ requests: 1 }", "needs `per`"),
+            ("{ concurrent: 1, per: 1h }", "has no `per`"),
+            ("{ dollars: -1, per: 1h }", "dollars: -1"),
+            ("{ requests: 1, per: 1d, window: fixed, zone: Nowhere }", "time zone"),
+            ("{ requests: 1, per: 1d, zone: UTC }", "window: fixed"),
+            ("{ requests: 1, per: 1d, each: group }", "limits of groups"),
+        ] {
+            let (_, problems) = limits(&format!("consumers: {{ a: {{ limits: [{limit}] }} }}"));
+            assert!(problems.first().is_some_and(|p| p.contains(part)), "{limit}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn money_is_exact() {
+        assert_eq!(nanodollars("0.1"), Some(100_000_000));
+        assert_eq!(nanodollars("25"), Some(25_000_000_000));
+        assert_eq!(nanodollars("0.0000000001"), None);
+        assert_eq!(nanodollars("-1"), None);
+    }
+
+    #[test]
+    fn an_estimate_takes_the_dearest_price() {
+        let cheap = Model { input: 1.0, output: 2.0, ..Model::default() };
+        let dear = Model { input: 10.0, output: 20.0, cache_write: Some(12.5), ..Model::default() };
+        let e = Estimate::new(1000, 100, [&cheap, &dear].into_iter());
+        assert_eq!((e.of(Unit::Tokens), e.of(Unit::Requests), e.cost), (1100, 1, 14_500_000));
+    }
+}
