@@ -103,7 +103,7 @@ async fn a_client_that_leaves_takes_the_upstream_along_and_is_written_down() {
 #[tokio::test]
 async fn a_stream_that_breaks_off_never_ends_cleanly() {
     let (mock, gateway) = start("models: { one: { target: well/well, retry: { attempts: 1 }, breaker: { failures: 0 } } }").await;
-    let cases: Vec<(&str, fn(Stream) -> Stream)> = vec![
+    let cases: [(&str, fn(Stream) -> Stream); 6] = [
         ("cut after an event", Stream::cut),
         ("cut in an event", |s| s.send("data: {\"id\":\"c\",\"choi").cut()),
         ("ended without a finish", |s| s),
