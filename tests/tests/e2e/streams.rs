@@ -21,6 +21,9 @@ fn usage() -> String {
     format!("data: {}\n\n", json!({ "id": "c", "object": "chat.completion.chunk", "model": "m", "choices": [], "usage": { "prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5 } }))
 }
 
+/// How a stream ends.
+type End = fn(Stream) -> Stream;
+
 const DONE: &str = "data: [DONE]\n\n";
 
 const LOCAL: &str = "providers: { local: { kind: ollama, base_url: \"{{mock}}\" } }\nmodels: { local: local/llama3.3 }\n";
@@ -103,7 +106,7 @@ async fn a_client_that_leaves_takes_the_upstream_along_and_is_written_down() {
 #[tokio::test]
 async fn a_stream_that_breaks_off_never_ends_cleanly() {
     let (mock, gateway) = start("models: { one: { target: well/well, retry: { attempts: 1 }, breaker: { failures: 0 } } }").await;
-    let cases: [(&str, fn(Stream) -> Stream); 6] = [
+    let cases: [(&str, End); 6] = [
         ("cut after an event", Stream::cut),
         ("cut in an event", |s| s.send("data: {\"id\":\"c\",\"choi").cut()),
         ("ended without a finish", |s| s),
@@ -132,7 +135,7 @@ async fn a_stream_that_breaks_off_never_ends_cleanly() {
 async fn a_broken_stream_of_a_translated_dialect() {
     let (mock, gateway) = start(LOCAL).await;
     let line = "{\"model\":\"llama3.3\",\"message\":{\"role\":\"assistant\",\"content\":\"one \"},\"done\":false}\n";
-    let cases: [fn(Stream) -> Stream; 4] = [Stream::cut, |s| s, |s| s.send("{\"model\":\"llama"), |s| s.send("{\"error\":\"out of memory\"}\n")];
+    let cases: [End; 4] = [Stream::cut, |s| s, |s| s.send("{\"model\":\"llama"), |s| s.send("{\"error\":\"out of memory\"}\n")];
     for end in cases {
         let gate = Gate::new();
         mock.on("llama3.3", [end(Stream::new("application/x-ndjson").send(line).wait(&gate)).into()]);
