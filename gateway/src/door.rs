@@ -5,12 +5,12 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use providers::{Dialect, ErrorKind, Operation};
 
 use crate::body::Body;
-use crate::exchange::{Exchange, dialect_of, request_id};
+use crate::exchange::{Exchange, dialect_of, name_request, request_id};
 use crate::fault::{Blame, Fault};
 use crate::phase::{identity, read};
 use crate::road;
@@ -137,9 +137,7 @@ pub fn admit(state: &State) -> Result<Arc<crate::rules::Rules>, Fault> {
 pub fn failed(mut x: Exchange, fault: &Fault) -> Response<Body> {
     let dialect = x.dialect();
     let mut response = refuse(&x.headers, dialect, fault);
-    if let Ok(id) = HeaderValue::try_from(&x.id) {
-        response.headers_mut().insert(HeaderName::from_static("x-request-id"), id);
-    }
+    name_request(response.headers_mut(), dialect, &x.id);
     if let Some(record) = &mut x.record {
         record.ended = true;
         record.entry.status = fault.told.status;
@@ -161,9 +159,7 @@ pub fn refuse(headers: &http::HeaderMap, dialect: Dialect, fault: &Fault) -> Res
     *response.status_mut() = fault.status();
     let out = response.headers_mut();
     out.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if let Ok(id) = HeaderValue::try_from(request_id(headers)) {
-        out.insert(HeaderName::from_static("x-request-id"), id);
-    }
+    name_request(out, dialect, &request_id(headers));
     fault.write_headers(out);
     response
 }
@@ -192,35 +188,44 @@ fn root(request: &Request<Incoming>) -> Response<Body> {
     })
 }
 
-/// The models that can be asked for. Wildcards are listed as they are written: their name is the pattern.
+/// The models that can be asked for, in the words of whoever asks: OpenAI's and Anthropic's go together in one object, Google's
+/// SDK is known by its header or its path. Wildcards are listed as they are written: their name is the pattern.
 fn models(state: &State, request: &Request<Incoming>, name: Option<&str>) -> Response<Body> {
+    let google = request.headers().contains_key("x-goog-api-key") || request.uri().path().starts_with("/v1beta/");
+    let dialect = if google { Dialect::Generate } else { Dialect::Chat };
     if let Some(refused) = get_only(request) {
         return refused;
     }
     let rules = match admit(state) {
         Ok(rules) => rules,
-        Err(fault) => return refuse(request.headers(), Dialect::Chat, &fault),
+        Err(fault) => return refuse(request.headers(), dialect, &fault),
     };
     let principal = match identity::find(&rules, request.headers(), state.now()) {
         Ok(principal) => principal,
-        Err(fault) => return refuse(request.headers(), Dialect::Chat, &fault),
+        Err(fault) => return refuse(request.headers(), dialect, &fault),
     };
     // What somebody may not use is not shown either.
     let mut names = rules.names();
     names.retain(|name| principal.may_use(name) && rules.named(name).is_some_and(|m| m.access.admits(&principal)));
     let created = state.now().as_secs();
-    let item = |name: &str, owner: &str| serde_json::json!({ "id": name, "object": "model", "created": created, "owned_by": owner, "type": "model", "display_name": name });
-    let owner = |m: &crate::rules::ModelRule| m.targets.first().map_or_else(String::new, |t| t.provider.name.clone());
-    match name {
-        None => {
-            let data: Vec<_> = names.iter().filter_map(|n| Some(item(n, &owner(rules.named(n)?)))).collect();
-            let (first, last) = (data.first().map(|d| d["id"].clone()), data.last().map(|d| d["id"].clone()));
-            json(&serde_json::json!({ "object": "list", "data": data, "has_more": false, "first_id": first, "last_id": last }))
+    let item = |name: &str, model: &crate::rules::ModelRule| {
+        if google {
+            return serde_json::json!({ "name": format!("models/{name}"), "displayName": name, "supportedGenerationMethods": ["generateContent", "streamGenerateContent", "countTokens", "embedContent"] });
         }
-        Some(name) => match rules.model(name) {
-            Some((model, _)) if principal.may_use(name) && model.access.admits(&principal) => json(&item(name, &owner(model))),
-            _ => refuse(request.headers(), Dialect::Chat, &crate::fault::model_not_found(name, &names)),
-        },
+        let owner = model.targets.first().map_or("", |t| &*t.provider.name);
+        serde_json::json!({ "id": name, "object": "model", "created": created, "owned_by": owner, "type": "model", "display_name": name })
+    };
+    let Some(name) = name else {
+        let data: Vec<_> = names.iter().filter_map(|n| Some(item(n, rules.named(n)?))).collect();
+        if google {
+            return json(&serde_json::json!({ "models": data }));
+        }
+        let (first, last) = (data.first().map(|d| d["id"].clone()), data.last().map(|d| d["id"].clone()));
+        return json(&serde_json::json!({ "object": "list", "data": data, "has_more": false, "first_id": first, "last_id": last }));
+    };
+    match rules.model(name) {
+        Some((model, _)) if principal.may_use(name) && model.access.admits(&principal) => json(&item(name, model)),
+        _ => refuse(request.headers(), dialect, &crate::fault::model_not_found(name, &names)),
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use providers::door::{Meta, door};
 use providers::envelope::Envelope;
 use providers::{Dialect, Error, Operation};
@@ -172,4 +172,13 @@ pub fn request_id(headers: &HeaderMap) -> String {
         Some(id) => id.to_owned(),
         None => format!("{:016x}{:08x}", fastrand::u64(..), fastrand::u32(..)),
     }
+}
+
+/// Names the request in a response's headers, in the words of the dialect's SDKs too.
+pub fn name_request(headers: &mut HeaderMap, dialect: Dialect, id: &str) {
+    let Ok(value) = HeaderValue::try_from(id) else { return };
+    if dialect == Dialect::Messages {
+        headers.insert(HeaderName::from_static("request-id"), value.clone());
+    }
+    headers.insert(HeaderName::from_static("x-request-id"), value);
 }

@@ -41,7 +41,7 @@ pub fn explain(rules: &Rules, path: &str, body: Bytes) -> Result<Value, String> 
 fn target(rules: &Rules, target: &TargetRule, rest: &str, operation: Operation, envelope: &Envelope) -> Value {
     let name = target.model_for(rest);
     let dialect = &target.provider.dialect;
-    let info = rules.prices.get(&target.provider.name, dialect.kind(), &name);
+    let info = rules.prices.get(&target.provider.name, dialect.kind(), &name).map(|m| &**m);
     let t = Target { model: &name, info };
     let mut out = json!({ "target": format!("{}/{name}", target.provider.name), "kind": dialect.kind(), "weight": target.weight });
     match upstream(dialect.as_ref(), &t, operation, envelope) {
@@ -109,7 +109,7 @@ pub fn table(rules: &Rules) -> String {
             let mark = if i >= model.targets.len() { "  fallback " } else { "" };
             rows.push([
                 if i == 0 { name.to_owned() } else { String::new() },
-                format!("{mark}{}", t.name()),
+                format!("{mark}{}", t.name),
                 info.map_or_else(|| "-".into(), |m| m.input.to_string()),
                 info.map_or_else(|| "-".into(), |m| m.output.to_string()),
                 info.and_then(|m| m.context).map_or_else(|| "-".into(), |c| c.to_string()),

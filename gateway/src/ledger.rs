@@ -26,7 +26,7 @@ const TICK: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Serialize)]
 pub struct Try {
     /// `provider/model` as configured.
-    pub target: String,
+    pub target: Arc<str>,
     /// `ok`, `status`, `connect`, `timeout`, `open`, `stream`, `unsupported`, `credential`.
     pub outcome: &'static str,
     /// HTTP status, if there was an answer.
@@ -70,17 +70,17 @@ pub struct Entry {
     /// The model asked for.
     pub model: String,
     /// The name in the configuration that answers to it: a bounded set.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub route: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub route: Arc<str>,
     /// The provider that answered.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub provider: Option<String>,
+    pub provider: Option<Arc<str>>,
     /// The provider's kind.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider_kind: Option<&'static str>,
     /// The model used there.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub model_used: Option<String>,
+    pub model_used: Option<Arc<str>>,
     /// Whether the answer was streamed.
     pub stream: bool,
     /// All tries.
@@ -156,7 +156,7 @@ impl Record {
     }
 
     /// Notes a try that began then and ends now.
-    pub fn tried(&mut self, target: String, kind: &'static str, outcome: &'static str, status: Option<u16>, began: Instant, span_id: u64) {
+    pub fn tried(&mut self, target: Arc<str>, kind: &'static str, outcome: &'static str, status: Option<u16>, began: Instant, span_id: u64) {
         let start_ms = millis(began.saturating_duration_since(self.started));
         self.entry.tries.push(Try { target, outcome, status, start_ms, ms: millis(began.elapsed()), span_id, kind });
     }
@@ -211,7 +211,7 @@ impl Entry {
             operation: "",
             consumer: None,
             model: String::new(),
-            route: String::new(),
+            route: Arc::default(),
             provider: None,
             provider_kind: None,
             model_used: None,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use gateway::config::{Config, Problem};
+use gateway::config::{Address, Config, Off, Problem};
 use gateway::{discover, explain, serve};
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::Targets;
@@ -73,6 +73,9 @@ struct Serve {
     /// Listens here, whatever the configuration says.
     #[arg(long)]
     listen: Option<SocketAddr>,
+    /// Puts the admin port here, whatever the configuration says; `off` for none.
+    #[arg(long, value_parser = admin_address)]
+    admin: Option<Address>,
 }
 
 fn main() -> ExitCode {
@@ -96,6 +99,14 @@ fn main() -> ExitCode {
             }
             ExitCode::FAILURE
         }
+    }
+}
+
+/// An address, or `off`, as in the configuration.
+fn admin_address(text: &str) -> Result<Address, String> {
+    match text {
+        "off" => Ok(Address::Off(Off::Off)),
+        at => at.parse().map(Address::At).map_err(|_| "expected an address such as 127.0.0.1:8081, or `off`".to_owned()),
     }
 }
 
@@ -133,6 +144,7 @@ fn run(args: &Serve) -> Result<(), Vec<Problem>> {
     if let Some(listen) = args.listen {
         config.listen = Some(listen);
     }
+    config.admin = args.admin.or(config.admin);
     start_log(&config);
     let runtime = runtime().map_err(|e| problem(format!("cannot start: {e}")))?;
     runtime.block_on(async {

@@ -7,6 +7,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use crate::ledger::Entry;
@@ -15,28 +16,28 @@ use crate::ledger::Entry;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
     operation: &'static str,
-    route: String,
-    provider: String,
+    route: Arc<str>,
+    provider: Arc<str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StatusLabels {
     operation: &'static str,
-    route: String,
-    provider: String,
+    route: Arc<str>,
+    provider: Arc<str>,
     status: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TokenLabels {
-    route: String,
-    provider: String,
+    route: Arc<str>,
+    provider: Arc<str>,
     r#type: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TryLabels {
-    target: String,
+    target: Arc<str>,
     outcome: &'static str,
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
-use providers::prices::Prices;
+use providers::prices::{Model, Prices};
 use providers::{Auth, Provider, Settings};
 use tracing::Instrument as _;
 
@@ -62,7 +62,7 @@ pub struct Wildcard {
 /// A provider, ready to be called.
 pub struct ProviderRule {
     /// Its name in the configuration.
-    pub name: String,
+    pub name: Arc<str>,
     /// Its dialect.
     pub dialect: Box<dyn Provider>,
     /// Its base URL, checked to be one.
@@ -89,7 +89,7 @@ impl Drop for Refresher {
 /// A model that clients can ask for.
 pub struct ModelRule {
     /// Its name, as clients write it (with its `*` if it has one).
-    pub name: String,
+    pub name: Arc<str>,
     /// Where it may go.
     pub targets: Vec<TargetRule>,
     /// Where it goes when all of these fail.
@@ -121,7 +121,11 @@ pub struct TargetRule {
     /// Where.
     pub provider: Arc<ProviderRule>,
     /// The provider's name for the model; may hold a `*` that takes the client's words.
-    pub model: String,
+    pub model: Arc<str>,
+    /// `provider/model` as it was configured.
+    pub name: Arc<str>,
+    /// What it costs and can do, where the name says so.
+    pub price: Option<Arc<Model>>,
     /// Its share.
     pub weight: u32,
     /// Its rank.
@@ -167,7 +171,7 @@ impl Rules {
     /// All dangling names and settings that do not fit, with their paths.
     pub fn build(config: &Config, state: &State) -> Result<Rules, Vec<Problem>> {
         let mut problems = Vec::new();
-        let mut builder = Builder { state, providers: HashMap::new(), problems: &mut problems };
+        let mut builder = Builder { state, prices: Prices::builtin(), providers: HashMap::new(), problems: &mut problems };
         for (name, provider) in &config.providers {
             builder.provider(name, provider);
         }
@@ -176,10 +180,9 @@ impl Rules {
         let (principals, principal_problems) = Principals::build(config, crate::serve::is_open(config));
         builder.problems.extend(principal_problems);
         builder.refuse_limits(config);
-        let mut prices = Prices::builtin();
         for (name, price) in &config.prices {
             builder.check_price(name, config);
-            prices.set(name.clone(), price.clone());
+            builder.prices.set(name.clone(), price.clone());
         }
         let mut models = HashMap::new();
         let mut wildcards = Vec::new();
@@ -196,7 +199,7 @@ impl Rules {
             }
         }
         wildcards.sort_by_key(|w| std::cmp::Reverse(w.prefix.len() + w.suffix.len()));
-        let providers = builder.providers;
+        let (providers, prices) = (builder.providers, builder.prices);
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -223,13 +226,13 @@ impl Rules {
     /// The model that is configured by exactly this name.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<&Arc<ModelRule>> {
-        self.models.get(name).or_else(|| self.wildcards.iter().map(|w| &w.model).find(|m| m.name == name))
+        self.models.get(name).or_else(|| self.wildcards.iter().map(|w| &w.model).find(|m| *m.name == *name))
     }
 
     /// The names that clients can ask for, sorted; wildcards as they are written.
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.models.keys().map(String::as_str).chain(self.wildcards.iter().map(|w| w.model.name.as_str())).collect();
+        let mut names: Vec<&str> = self.models.keys().map(String::as_str).chain(self.wildcards.iter().map(|w| &*w.model.name)).collect();
         names.sort_unstable();
         names
     }
@@ -238,22 +241,26 @@ impl Rules {
 impl TargetRule {
     /// The provider's name for the model, with the client's words in place of the `*`.
     #[must_use]
-    pub fn model_for(&self, rest: &str) -> String {
+    pub fn model_for(&self, rest: &str) -> Arc<str> {
         match self.model.split_once('*') {
-            Some((before, after)) => format!("{before}{rest}{after}"),
+            Some((before, after)) => format!("{before}{rest}{after}").into(),
             None => self.model.clone(),
         }
     }
 
-    /// `provider/model` as it was configured.
+    /// What the model costs and can do.
     #[must_use]
-    pub fn name(&self) -> String {
-        format!("{}/{}", self.provider.name, self.model)
+    pub fn price_of(&self, model: &str, prices: &Prices) -> Option<Arc<Model>> {
+        match &self.price {
+            Some(price) => Some(price.clone()),
+            None => prices.get(&self.provider.name, self.provider.dialect.kind(), model).cloned(),
+        }
     }
 }
 
 struct Builder<'a> {
     state: &'a State,
+    prices: Prices,
     providers: HashMap<String, Arc<ProviderRule>>,
     problems: &'a mut Vec<Problem>,
 }
@@ -300,7 +307,7 @@ impl Builder<'_> {
             .then(|| tokio::runtime::Handle::try_current().ok())
             .flatten()
             .map(|runtime| Refresher(runtime.spawn(credential.clone().keep_fresh().instrument(tracing::info_span!("credential", provider = name)))));
-        self.providers.insert(name.to_owned(), Arc::new(ProviderRule { name: name.to_owned(), dialect, base_url, credential, headers, shown: shown(config), _refresher: refresher }));
+        self.providers.insert(name.to_owned(), Arc::new(ProviderRule { name: name.into(), dialect, base_url, credential, headers, shown: shown(config), _refresher: refresher }));
     }
 
     /// A limit that is read and not held would be worse than none.
@@ -371,7 +378,7 @@ impl Builder<'_> {
             }
         };
         Some(ModelRule {
-            name: name.to_owned(),
+            name: name.into(),
             targets,
             fallback,
             balance: config.balance,
@@ -408,7 +415,8 @@ impl Builder<'_> {
         // A provider that was refused has been reported already.
         let provider = self.providers.get(provider)?.clone();
         let stats = self.state.stats(&format!("{of} → {target}"));
-        Some(TargetRule { provider, model: model.to_owned(), weight, priority, stats, client: client.clone() })
+        let price = self.prices.get(&provider.name, provider.dialect.kind(), model).cloned().filter(|_| !model.contains('*'));
+        Some(TargetRule { name: format!("{}/{model}", provider.name).into(), provider, model: model.into(), price, weight, priority, stats, client: client.clone() })
     }
 
     fn retry(&mut self, path: &str, config: &ModelConfig) -> RetryRule {

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::usage::Usage;
+use crate::usage::{OpenAiUsage, Usage};
 use crate::wire::{Either, Str, open, text_or_list};
 
 open! {
@@ -86,7 +86,50 @@ pub struct Embeddings {
     pub usage: Option<Usage>,
 }
 
+/// A vector as OpenAI writes it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Floats(Vec<f32>),
+    Base64(String),
+}
+
+impl Written {
+    fn read(self) -> Result<Vec<f32>, crate::Error> {
+        match self {
+            Written::Floats(floats) => Ok(floats),
+            Written::Base64(text) => {
+                let bytes = base64::engine::general_purpose::STANDARD.decode(text).map_err(crate::Error::answer)?;
+                let (floats, rest) = bytes.as_chunks::<4>();
+                if rest.is_empty() { Ok(floats.iter().map(|f| f32::from_le_bytes(*f)).collect()) } else { Err(crate::Error::answer("a vector has half a number")) }
+            }
+        }
+    }
+}
+
 impl Embeddings {
+    /// Reads OpenAI's answer.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn from_openai(body: &[u8]) -> Result<Self, crate::Error> {
+        #[derive(Deserialize)]
+        struct Item {
+            #[serde(default)]
+            index: usize,
+            embedding: Written,
+        }
+        #[derive(Deserialize)]
+        struct Body {
+            data: Vec<Item>,
+            usage: Option<OpenAiUsage>,
+        }
+        let mut body: Body = serde_json::from_slice(body).map_err(crate::Error::answer)?;
+        body.data.sort_by_key(|item| item.index);
+        let vectors = body.data.into_iter().map(|item| item.embedding.read()).collect::<Result<_, _>>()?;
+        Ok(Embeddings { vectors, usage: body.usage.map(Usage::from) })
+    }
+
     /// OpenAI's answer.
     #[must_use]
     pub fn to_openai(&self, model: &str, base64: bool) -> Vec<u8> {
@@ -123,5 +166,22 @@ impl Embeddings {
         let mut out = Vec::new();
         crate::chat::json(&mut out, &Body { object: "list", data, model, usage: Tokens { prompt_tokens, total_tokens: prompt_tokens } });
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_it_writes() {
+        let whole = Embeddings { vectors: vec![vec![0.5, -1.25], vec![3.0, 0.0]], usage: None };
+        for base64 in [false, true] {
+            assert_eq!(Embeddings::from_openai(&whole.to_openai("m", base64)).unwrap().vectors, whole.vectors);
+        }
+        let swapped = br#"{"data":[{"index":1,"embedding":[2]},{"index":0,"embedding":[1]}],"usage":{"prompt_tokens":7,"total_tokens":7}}"#;
+        let read = Embeddings::from_openai(swapped).unwrap();
+        assert_eq!((read.vectors, read.usage.map(|u| u.prompt())), (vec![vec![1.0], vec![2.0]], Some(7)));
+        assert!(Embeddings::from_openai(br#"{"data":[{"embedding":"AAA="}]}"#).is_err());
     }
 }

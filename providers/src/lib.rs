@@ -42,7 +42,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use answer::{Answer, Delta};
-use envelope::{Edit, Payload};
+use envelope::{Edit, Envelope, Payload};
 pub use error::{Error, ErrorKind, UpstreamError};
 use sse::{Event, Framing};
 use wire::ChatRequest;
@@ -283,8 +283,15 @@ pub trait Provider: Send + Sync {
     /// # Errors
     /// When the provider has no embeddings or cannot honour the request.
     fn embed(&self, request: &embed::Request<'_>, target: &Target<'_>) -> Result<Vec<Call>, Error> {
-        let _ = (request, target);
-        Err(Error::unsupported(self.kind(), "model", "this provider has no embeddings"))
+        let Some(path) = self.path(Operation::Embeddings, target, false)? else {
+            return Err(Error::unsupported(self.kind(), "model", "this provider has no embeddings"));
+        };
+        let mut body = Vec::with_capacity(1024);
+        chat::json(&mut body, request);
+        let envelope = Envelope::read(body.into())?;
+        let mut edit = envelope.edit();
+        let warnings = self.adapt(Operation::Embeddings, &mut edit, target)?;
+        Ok(vec![Call { path, headers: Vec::new(), body: edit.finish(), warnings }])
     }
 
     /// Reads the answers to [`Provider::embed`]'s calls, in their order.
@@ -292,8 +299,8 @@ pub trait Provider: Send + Sync {
     /// # Errors
     /// When they cannot be read.
     fn embeddings(&self, bodies: &[Bytes], target: &Target<'_>) -> Result<embed::Embeddings, Error> {
-        let _ = (bodies, target);
-        Err(Error::answer("this provider has no embeddings"))
+        let _ = target;
+        embed::Embeddings::from_openai(bodies.first().map_or(&[], |body| body))
     }
 
     /// Writes a rerank request.

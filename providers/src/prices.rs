@@ -1,6 +1,7 @@
 //! What models cost and can do: the table that ships with the project, what the operator puts on top, and a bill.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -148,9 +149,9 @@ impl Model {
 /// Prices by provider and model.
 #[derive(Debug, Clone, Default)]
 pub struct Prices {
-    table: HashMap<String, HashMap<String, Model>>,
+    table: HashMap<String, HashMap<String, Arc<Model>>>,
     /// The operator's own, by `provider name/model`.
-    own: HashMap<String, Model>,
+    own: HashMap<String, Arc<Model>>,
 }
 
 impl Prices {
@@ -163,14 +164,14 @@ impl Prices {
 
     /// Puts a model on top of the table. `name` is `provider/model` with the provider's configured name.
     pub fn set(&mut self, name: String, model: Model) {
-        self.own.insert(name, model);
+        self.own.insert(name, Arc::new(model));
     }
 
     /// Figures for a model of a provider: the operator's by the provider's `name`, else the table's by its `kind`. A
     /// dated or regional variant that the table does not have is looked up by the name it is derived from.
     #[must_use]
-    pub fn get(&self, name: &str, kind: &str, model: &str) -> Option<&Model> {
-        if let Some(own) = self.own.get(&format!("{name}/{model}")) {
+    pub fn get(&self, name: &str, kind: &str, model: &str) -> Option<&Arc<Model>> {
+        if let Some(own) = (!self.own.is_empty()).then(|| self.own.get(&format!("{name}/{model}"))).flatten() {
             return Some(own);
         }
         let table = self.table.get(kind)?;

@@ -25,6 +25,7 @@ const ALLOWED: &[&str] = &[
     "date",
     "openai-processing-ms",
     "openai-version",
+    "request-id",
     "retry-after",
     "retry-after-ms",
     "server-timing",

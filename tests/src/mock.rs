@@ -198,6 +198,13 @@ impl Stream {
         self
     }
 
+    /// The first half of the steps alone.
+    #[must_use]
+    pub fn halved(mut self) -> Self {
+        self.steps.truncate(self.steps.len().div_ceil(2));
+        self
+    }
+
     /// Closes the socket instead of ending the body.
     #[must_use]
     pub fn cut(mut self) -> Self {

@@ -161,7 +161,7 @@ pub async fn first_event(x: &mut Exchange, model: &ModelRule, rest: &str, plan: 
 
 fn note_try(x: &mut Exchange, target: &TargetRule, outcome: &'static str, status: Option<u16>, began: Instant, span: u64) {
     if let Some(record) = &mut x.record {
-        record.tried(target.name(), target.provider.dialect.kind(), outcome, status, began, span);
+        record.tried(target.name.clone(), target.provider.dialect.kind(), outcome, status, began, span);
     }
 }
 
@@ -176,7 +176,7 @@ fn punish(target: &TargetRule, model: &ModelRule, failure: &Failure, several: bo
         (Some(429), _) => {}
         _ => {
             if target.stats.failed(&model.breaker) {
-                tracing::warn!(target = target.name(), reason = failure.outcome, "a target is left alone for a while");
+                tracing::warn!(target = &*target.name, reason = failure.outcome, "a target is left alone for a while");
             }
         }
     }
@@ -225,7 +225,8 @@ async fn attempt(x: &mut Exchange, model: &ModelRule, target: &TargetRule, rest:
     let provider = &target.provider;
     // What another target had to leave out is no concern of this one.
     x.warnings.clear();
-    let t = Target { model: &name, info: rules.prices.get(&provider.name, provider.dialect.kind(), &name) };
+    let price = target.price_of(&name, &rules.prices);
+    let t = Target { model: &name, info: price.as_deref() };
     if let Some(entry) = x.entry() {
         entry.provider = Some(provider.name.clone());
         entry.provider_kind = Some(provider.dialect.kind());

@@ -12,7 +12,7 @@ use providers::usage::Usage;
 use tokio::time::Sleep;
 
 use crate::body::{Body, BodyError};
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, name_request};
 use crate::fault::Fault;
 use crate::ledger::Record;
 use crate::phase::call::{Kind, Reply, chain};
@@ -105,7 +105,6 @@ fn describe(headers: &mut HeaderMap, record: &Record, x: &Exchange) {
             headers.insert(HeaderName::from_static(name), value);
         }
     };
-    set("x-request-id", &x.id);
     if let Some(provider) = &record.entry.provider {
         set("x-trivium-provider", provider);
     }
@@ -117,6 +116,7 @@ fn describe(headers: &mut HeaderMap, record: &Record, x: &Exchange) {
         let text: String = x.warnings.join("; ").chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(1000).collect();
         set("x-trivium-warning", &text);
     }
+    name_request(headers, x.dialect(), &x.id);
 }
 
 fn stream_headers(headers: &mut HeaderMap) {
@@ -231,7 +231,7 @@ impl Relay {
     /// Ends the stream with an error event: never with what looks like a clean end.
     fn fail(&mut self, fault: impl Into<Fault>) -> Bytes {
         let mut fault = fault.into();
-        if let Some(provider) = self.record.entry.provider.as_ref().and_then(|name| self.bill.rules.providers.get(name)) {
+        if let Some(provider) = self.record.entry.provider.as_ref().and_then(|name| self.bill.rules.providers.get(&**name)) {
             fault.hide(&provider.shown);
         }
         self.upstream = None;

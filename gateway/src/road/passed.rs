@@ -91,7 +91,7 @@ async fn pass(x: &mut Exchange, rules: &Rules, parts: &http::request::Parts, bod
             out.headers_mut().insert(name, value.clone());
         }
     }
-    for (name, value) in [("x-request-id", &x.id), ("x-trivium-provider", &provider.name)] {
+    for (name, value) in [("x-request-id", &*x.id), ("x-trivium-provider", &*provider.name)] {
         if let Ok(value) = value.parse() {
             out.headers_mut().insert(HeaderName::from_static(name), value);
         }
@@ -106,9 +106,9 @@ fn choose(x: &Exchange, rules: &Rules) -> Result<(Arc<ProviderRule>, String), Fa
     let bad = |message: String| Fault::client(StatusCode::BAD_REQUEST, ErrorKind::InvalidRequest, message).param("x-trivium-provider");
     let mut able: Vec<_> = rules.providers.values().filter_map(path).collect();
     able.sort_by(|a, b| a.0.name.cmp(&b.0.name));
-    let names = able.iter().map(|(p, _)| p.name.as_str()).collect::<Vec<_>>().join(", ");
+    let names = able.iter().map(|(p, _)| &*p.name).collect::<Vec<_>>().join(", ");
     match x.headers.get("x-trivium-provider").and_then(|v| v.to_str().ok()) {
-        Some(name) => able.into_iter().find(|(p, _)| p.name == name).ok_or_else(|| bad(format!("no provider `{name}` with {} here; there are: {names}", x.operation.name()))),
+        Some(name) => able.into_iter().find(|(p, _)| *p.name == *name).ok_or_else(|| bad(format!("no provider `{name}` with {} here; there are: {names}", x.operation.name()))),
         None if able.len() == 1 => able.pop().ok_or_else(|| bad(String::new())),
         None if able.is_empty() => Err(bad(format!("no provider here has {}", x.operation.name()))),
         None => Err(bad(format!("several providers have {}; say which one by the header x-trivium-provider: {names}", x.operation.name()))),

@@ -79,8 +79,8 @@ impl Meters {
         let mut labels = Labels {
             operation: entry.operation,
             provider: entry.provider_kind.map_or("", provider_name),
-            account: entry.provider.clone().unwrap_or_default(),
-            route: entry.route.clone(),
+            account: entry.provider.as_deref().unwrap_or_default().to_owned(),
+            route: entry.route.to_string(),
             ..Labels::default()
         };
         if let Some(ms) = entry.first_token_ms.filter(|_| entry.stream) {
@@ -231,7 +231,7 @@ mod tests {
     fn labels_beyond_the_bound_are_counted_together() {
         let mut meters = Meters::new(0);
         for n in 0..SERIES + 50 {
-            meters.observe(&Entry { operation: "chat", route: format!("m{n}"), ..Entry::blank() });
+            meters.observe(&Entry { operation: "chat", route: format!("m{n}").into(), ..Entry::blank() });
         }
         assert_eq!(meters.request.series.len(), SERIES + 1);
         let rest = &meters.request.series[&Labels { overflow: true, ..Labels::default() }];

@@ -91,7 +91,7 @@ fn describe(m: &mut Message, entry: &Entry) {
     let texts = [
         ("gen_ai.request.model", Some(entry.model.as_str())),
         ("gen_ai.response.model", entry.model_used.as_deref().filter(|_| answered)),
-        ("trivium.route", Some(entry.route.as_str())),
+        ("trivium.route", Some(&*entry.route)),
         ("trivium.provider", entry.provider.as_deref()),
         ("trivium.consumer", entry.consumer.as_deref()),
         ("trivium.request_id", Some(entry.request_id.as_str())),
@@ -163,7 +163,7 @@ fn model_of(t: &Try) -> &str {
 
 /// The provider's name in a target.
 pub(super) fn account_of(t: &Try) -> &str {
-    t.target.split_once('/').map_or(t.target.as_str(), |(provider, _)| provider)
+    t.target.split_once('/').map_or(&*t.target, |(provider, _)| provider)
 }
 
 /// How long a try took, milliseconds: the one that gave a stream took until its end.

@@ -37,9 +37,14 @@ impl<'a> Conversation<'a> {
             "function_call_output" | "custom_tool_call_output" => self.result(item, at)?,
             "image_generation_call" => self.image(item),
             "additional_tools" => self.tools.extend(item.tools.into_iter().flatten()),
+            // Vercel's SDK refers to reasoning by default. What a provider must have back of it travels in the ids of the calls too.
+            "item_reference" if item.id.as_deref().is_some_and(|id| id.starts_with("rs_")) => {}
             "item_reference" => {
                 let id = item.id.as_deref().unwrap_or_default();
-                return Err(Error::invalid(format!("input[{at}]"), format!("items are not stored here, so `{}` cannot be referred to; send the item itself", id.escape_default())));
+                return Err(Error::invalid(
+                    format!("input[{at}]"),
+                    format!("items are not stored here, so `{}` cannot be referred to; send the item itself, as SDKs do with `store: false`", id.escape_default()),
+                ));
             }
             other => {
                 let why = format!("items of type `{}` belong to OpenAI's built-in tools; leave them out, or choose a model that speaks the Responses API", other.escape_default());

@@ -27,7 +27,8 @@ pub(super) fn answer(request: &Received, path: &str) -> Option<Behaviour> {
 
 fn parts(body: &Value) -> Value {
     let function = &body["tools"][0]["functionDeclarations"][0];
-    let parameters = if function["parametersJsonSchema"].is_object() { &function["parametersJsonSchema"] } else { &function["parameters"] };
+    // Google takes names in both cases, and its Python SDK writes this one in the other.
+    let parameters = ["parametersJsonSchema", "parameters_json_schema"].iter().map(|n| &function[*n]).find(|s| s.is_object()).unwrap_or(&function["parameters"]);
     let tool = function["name"].as_str().filter(|_| body["toolConfig"]["functionCallingConfig"]["mode"] != "NONE").map(|n| (n.to_owned(), parameters));
     let is_result = |part: &Value| part["functionResponse"].is_object();
     let has_result = body["contents"].as_array().is_some_and(|c| c.iter().any(|c| c["parts"].as_array().is_some_and(|p| p.iter().any(is_result))));

@@ -1,6 +1,7 @@
 //! A fixed mock of every dialect, on one port: the same short story told in each provider's own words. A request with tools
 //! gets a call of the first of them until a result is there, a request with a schema gets an object that fits it, any other
-//! a greeting. The model `status-429` (or any other status) answers with that error, the model `cut` breaks its streams off.
+//! a greeting. The model `status-429` (or any other status) answers with that error, the model `cut` breaks its streams off,
+//! the model `hang` never answers.
 
 mod anthropic;
 mod bedrock;
@@ -49,6 +50,9 @@ pub fn answer(request: &Received) -> Behaviour {
     if let Some(status) = model.strip_prefix("status-").and_then(|s| s.parse().ok()) {
         return error(family, status, "the mock was asked for an error");
     }
+    if model == "hang" {
+        return Behaviour::Hang;
+    }
     let answered = match family {
         Family::OpenAi => openai::answer(request, &path).or_else(|| responses::answer(request, &path)),
         Family::Anthropic => anthropic::answer(request, &path),
@@ -57,7 +61,7 @@ pub fn answer(request: &Received) -> Behaviour {
         Family::Cohere | Family::Ollama | Family::HuggingFace => others::answer(request, &path),
     };
     match answered {
-        Some(Behaviour::Stream(stream)) if model == "cut" => stream.cut().into(),
+        Some(Behaviour::Stream(stream)) if model == "cut" => stream.halved().cut().into(),
         Some(behaviour) => behaviour,
         None => error(family, 404, &format!("the mock has nothing at {} {}", request.method, request.route())),
     }

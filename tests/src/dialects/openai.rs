@@ -43,6 +43,8 @@ fn chat(body: &Value, model: &str) -> Behaviour {
     let has_result = body["messages"].as_array().is_some_and(|m| m.iter().any(|m| m["role"] == "tool"));
     let schema = match body["response_format"]["type"].as_str() {
         Some("json_schema") => Some(&body["response_format"]["json_schema"]["schema"]),
+        // TGI's way to say it.
+        Some("json") => Some(&body["response_format"]["value"]),
         Some("json_object") => Some(&Value::Null),
         _ => None,
     };

@@ -72,7 +72,7 @@ fn item(say: &Say, status: &str) -> Value {
 
 fn response(body: &Value, status: &str, output: &Value) -> Value {
     let usage = if status == "completed" {
-        json!({ "input_tokens": INPUT, "input_tokens_details": { "cached_tokens": 0 }, "output_tokens": OUTPUT, "output_tokens_details": { "reasoning_tokens": 0 }, "total_tokens": INPUT + OUTPUT })
+        json!({ "input_tokens": INPUT, "input_tokens_details": { "cached_tokens": 0, "cache_write_tokens": 0 }, "output_tokens": OUTPUT, "output_tokens_details": { "reasoning_tokens": 0 }, "total_tokens": INPUT + OUTPUT })
     } else {
         Value::Null
     };
