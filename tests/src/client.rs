@@ -10,6 +10,8 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::mock::Gate;
+
 /// How long a test waits for anything: far longer than the slowest machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -416,6 +418,15 @@ impl Events {
         while let Some(data) = self.data().await {
             all.push(data);
         }
+        all
+    }
+
+    /// The data of the first event, and once that is here and the gate open, of all others: what stands behind the gate
+    /// cannot have come along with it.
+    pub async fn all_past(&mut self, gate: &Gate) -> Vec<String> {
+        let mut all = Vec::from_iter(self.data().await);
+        gate.open();
+        all.extend(self.rest().await);
         all
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::client::{chat, request, streamed};
-use tests::{Behaviour, Mock, Running, Stream};
+use tests::{Behaviour, Gate, Mock, Running, Stream};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -259,7 +259,9 @@ async fn upstreams_that_answer_nonsense() {
         assert!(!message.contains('<'), "{name}: a page is not repeated: {message}");
         let streamed = gateway.client().post(CHAT, &streamed(name)).await;
         assert_eq!(streamed.status, status, "{name}, streamed: {}", streamed.text());
-        assert_eq!(mock.asked(name).len(), 2, "{name}: no more is asked than needed, and nothing is followed");
+        // A connection that closes without a word may have been closed while it waited: it is asked once more over a new one.
+        let most = if name == "close" { 4 } else { 2 };
+        assert!((2..=most).contains(&mock.asked(name).len()), "{name}: no more is asked than needed, and nothing is followed");
         gateway.serves().await;
     }
 }
@@ -286,16 +288,18 @@ models:
     mock.on("endless", [Behaviour::bytes(200, "application/json", format!("{{\"a\":\"{huge}\"}}"))]);
     gateway.client().chat("endless").await.fault(502, "upstream_unreadable");
 
-    mock.on("huge-later", [Stream::sse().send(good("a")).send(good(&huge)).send("data: [DONE]\n\n").into()]);
-    let data = gateway.client().stream(&streamed("huge-later")).await.rest().await;
+    let gate = Gate::new();
+    mock.on("huge-later", [Stream::sse().send(good("a")).wait(&gate).send(good(&huge)).send("data: [DONE]\n\n").into()]);
+    let data = gateway.client().stream(&streamed("huge-later")).await.all_past(&gate).await;
     broken(&data, "a");
 
     // Half a character and nothing more: never passed on as text, never a clean end.
+    let gate = Gate::new();
     let mut half = good("b\u{e9}").into_bytes();
     let at = half.iter().position(|b| *b == 0xc3).unwrap();
     half.remove(at + 1);
-    mock.on("half", [Stream::sse().send(good("a")).send(half).send("data: [DONE]\n\n").into()]);
-    broken(&gateway.client().stream(&streamed("half")).await.rest().await, "a");
+    mock.on("half", [Stream::sse().send(good("a")).wait(&gate).send(half).send("data: [DONE]\n\n").into()]);
+    broken(&gateway.client().stream(&streamed("half")).await.all_past(&gate).await, "a");
 
     // A character that is split over two pieces is none of that.
     let event = good("\u{1f600}");

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tests::client::{chat, streamed};
 use tests::dialects::{HELLO, INPUT, OUTPUT};
-use tests::{Behaviour, Mock, Running, Stream};
+use tests::{Behaviour, Gate, Mock, Running, Stream};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -84,14 +84,16 @@ async fn tell_secrets(mock: &Mock, gateway: &Running) -> usize {
     client.post(CHAT, &json!({ "model": "local", "messages": PRIVATE })).await.fault(400, "");
     mock.on("well", [Behaviour::json(&json!({ "choices": PRIVATE }))]);
     client.chat("once").await.fault(502, "upstream_unreadable");
+    let gate = Gate::new();
     mock.on(
         "well",
         [Stream::sse()
             .send(format!("data: {}\n\n", json!({ "choices": [{ "index": 0, "delta": { "content": "x" } }] })))
+            .wait(&gate)
             .send(format!("data: {}\n\n", json!({ "choices": [], "usage": PRIVATE })))
             .into()],
     );
-    client.stream(&streamed("once")).await.rest().await;
+    client.stream(&streamed("once")).await.all_past(&gate).await;
     10
 }
 

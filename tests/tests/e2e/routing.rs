@@ -167,7 +167,7 @@ async fn what_is_tried_again_and_what_is_not() {
   wrong: { targets: [up/wrong, up/other], retry: { attempts: 3, backoff: 1ms }, fallback: [up/spare] }
 ";
     let (mock, gateway) = start(models).await;
-    mock.on("again", [Behaviour::error(500, "down"), Behaviour::Close, Behaviour::Usual]);
+    mock.on("again", [Behaviour::error(500, "down"), Behaviour::error(429, "slow down"), Behaviour::Usual]);
     let began = Instant::now();
     assert_eq!(gateway.client().chat("again").await.answer(), HELLO);
     // Three quarters of 100 ms, then of twice that: the jitter's lower ends.
@@ -275,10 +275,10 @@ async fn fallback_crosses_dialects() {
 #[tokio::test]
 async fn an_error_inside_the_first_events_falls_back() {
     let model = |name: &str| format!("  {name}: {{ target: up/{name}, retry: {{ attempts: 1 }}, breaker: {{ failures: 0 }}, timeout: {{ first_token: 1s }}, fallback: [up/spare] }}\n");
-    let names = ["error", "cut", "greeting-cut", "greeting-hang", "hang", "empty", "html", "json-error"];
+    let names = ["error", "cut", "greeting-cut", "greeting-hang", "hang", "empty", "html", "json-error", "burst"];
     let (mock, gateway) = start(&names.map(model).concat()).await;
     let greeting = chunk("");
-    let behaviours: [Behaviour; 8] = [
+    let behaviours: [Behaviour; 9] = [
         Stream::sse().send(greeting.clone()).send("data: {\"error\":{\"message\":\"overloaded\",\"code\":503}}\n\n").into(),
         Stream::sse().cut().into(),
         Stream::sse().send(greeting.clone()).cut().into(),
@@ -287,6 +287,8 @@ async fn an_error_inside_the_first_events_falls_back() {
         Stream::sse().into(),
         Behaviour::bytes(200, "text/html", "<html>"),
         Behaviour::json(&json!({ "error": { "message": "overloaded", "code": 503 } })),
+        // What came in one piece with its error has not been sent either.
+        Stream::sse().send(chunk("x") + "data: {\"error\":{\"message\":\"overloaded\"}}\n\n").into(),
     ];
     for (name, behaviour) in names.iter().zip(behaviours) {
         mock.on(name, [behaviour]);

@@ -21,6 +21,9 @@ fn usage() -> String {
     format!("data: {}\n\n", json!({ "id": "c", "object": "chat.completion.chunk", "model": "m", "choices": [], "usage": { "prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5 } }))
 }
 
+/// How a stream ends.
+type End = fn(Stream) -> Stream;
+
 const DONE: &str = "data: [DONE]\n\n";
 
 const LOCAL: &str = "providers: { local: { kind: ollama, base_url: \"{{mock}}\" } }\nmodels: { local: local/llama3.3 }\n";
@@ -103,18 +106,19 @@ async fn a_client_that_leaves_takes_the_upstream_along_and_is_written_down() {
 #[tokio::test]
 async fn a_stream_that_breaks_off_never_ends_cleanly() {
     let (mock, gateway) = start("models: { one: { target: well/well, retry: { attempts: 1 }, breaker: { failures: 0 } } }").await;
-    let cases: Vec<(&str, Stream)> = vec![
-        ("cut after an event", Stream::sse().send(chunk("one ")).cut()),
-        ("cut in an event", Stream::sse().send(chunk("one ")).send("data: {\"id\":\"c\",\"choi").cut()),
-        ("ended without a finish", Stream::sse().send(chunk("one "))),
-        ("ended in an event", Stream::sse().send(chunk("one ")).send("data: {\"id\":\"c\",\"choi")),
-        ("an error event", Stream::sse().send(chunk("one ")).send("data: {\"error\":{\"message\":\"the engine died\",\"type\":\"server_error\"}}\n\n").send(DONE)),
-        ("a named error event", Stream::sse().send(chunk("one ")).send("event: error\ndata: {\"message\":\"the engine died\"}\n\n")),
+    let cases: [(&str, End); 6] = [
+        ("cut after an event", Stream::cut),
+        ("cut in an event", |s| s.send("data: {\"id\":\"c\",\"choi").cut()),
+        ("ended without a finish", |s| s),
+        ("ended in an event", |s| s.send("data: {\"id\":\"c\",\"choi")),
+        ("an error event", |s| s.send("data: {\"error\":{\"message\":\"the engine died\",\"type\":\"server_error\"}}\n\n").send(DONE)),
+        ("a named error event", |s| s.send("event: error\ndata: {\"message\":\"the engine died\"}\n\n")),
     ];
     let count = cases.len();
-    for (what, stream) in cases {
-        mock.on("well", [stream.into()]);
-        let data = gateway.client().stream(&streamed("one")).await.rest().await;
+    for (what, end) in cases {
+        let gate = Gate::new();
+        mock.on("well", [end(Stream::sse().send(chunk("one ")).wait(&gate)).into()]);
+        let data = gateway.client().stream(&streamed("one")).await.all_past(&gate).await;
         assert_eq!(joined(&data), "one ", "{what}");
         broken(&data);
     }
@@ -131,14 +135,11 @@ async fn a_stream_that_breaks_off_never_ends_cleanly() {
 async fn a_broken_stream_of_a_translated_dialect() {
     let (mock, gateway) = start(LOCAL).await;
     let line = "{\"model\":\"llama3.3\",\"message\":{\"role\":\"assistant\",\"content\":\"one \"},\"done\":false}\n";
-    for stream in [
-        Stream::new("application/x-ndjson").send(line).cut(),
-        Stream::new("application/x-ndjson").send(line),
-        Stream::new("application/x-ndjson").send(line).send("{\"model\":\"llama"),
-        Stream::new("application/x-ndjson").send(line).send("{\"error\":\"out of memory\"}\n"),
-    ] {
-        mock.on("llama3.3", [stream.into()]);
-        let data = gateway.client().stream(&streamed("local")).await.rest().await;
+    let cases: [End; 4] = [Stream::cut, |s| s, |s| s.send("{\"model\":\"llama"), |s| s.send("{\"error\":\"out of memory\"}\n")];
+    for end in cases {
+        let gate = Gate::new();
+        mock.on("llama3.3", [end(Stream::new("application/x-ndjson").send(line).wait(&gate)).into()]);
+        let data = gateway.client().stream(&streamed("local")).await.all_past(&gate).await;
         assert_eq!(joined(&data), "one ");
         broken(&data);
     }
