@@ -1,5 +1,6 @@
 //! Spans out of a finished entry: one for the request, and one for each try that reached for an upstream. Names are those of
-//! OpenTelemetry's GenAI conventions. No text of a client's or of an upstream's is in them beyond the names of models.
+//! OpenTelemetry's GenAI conventions. No text of a client's or of an upstream's is in them beyond the names of models and a
+//! client's own request id.
 
 use std::borrow::Cow;
 
