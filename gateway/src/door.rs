@@ -194,6 +194,36 @@ fn root(request: &Request<Incoming>) -> Response<Body> {
     })
 }
 
+/// How the caller's limits stand.
+async fn usage(state: &State, request: &Request<Incoming>) -> Response<Body> {
+    if let Some(refused) = get_only(request) {
+        return refused;
+    }
+    let found = admit(state).and_then(|rules| identity::find(&rules, request.headers(), state.now()));
+    let principal = match found {
+        Ok(principal) => principal,
+        Err(fault) => return refuse(request.headers(), Dialect::Chat, &fault),
+    };
+    let purses: Vec<_> = principal.limits.iter().map(|l| l.purse.clone()).collect();
+    let standings = state.counters.standing(&purses).await;
+    let limits: Vec<_> = principal
+        .limits
+        .iter()
+        .zip(&standings)
+        .map(|(limit, s)| {
+            let amount = |n: u64| match s.purse.unit {
+                Unit::Nanodollars => serde_json::from_str(&providers::prices::Nanodollars(n).to_string()).unwrap_or_default(),
+                _ => serde_json::Value::from(n),
+            };
+            serde_json::json!({
+                "limit": limit.label, "cap": amount(s.purse.cap), "used": amount(s.used), "reserved": amount(s.reserved), "left": amount(s.left),
+                "resets_in_seconds": s.resets_in.as_secs(),
+            })
+        })
+        .collect();
+    json(&serde_json::json!({ "object": "usage", "consumer": &*principal.name, "groups": principal.groups, "limits": limits }))
+}
+
 /// The models that can be asked for, in the words of whoever asks: OpenAI's and Anthropic's go together in one object, Google's
 /// SDK is known by its header or its path. Wildcards are listed as they are written: their name is the pattern.
 fn models(state: &State, request: &Request<Incoming>, name: Option<&str>) -> Response<Body> {

@@ -89,8 +89,8 @@ impl Principals {
             }
             let (limits, limit_problems) = limits_of(name, config);
             problems.extend(limit_problems);
-            let principal = Arc::new(Principal { limits,
-                name: name.as_str().into(), groups: consumer.groups.iter().map(|g| g.as_str().into()).collect(), models: consumer.models.clone(), group_models });
+            let principal =
+                Arc::new(Principal { limits, name: name.as_str().into(), groups: consumer.groups.iter().map(|g| g.as_str().into()).collect(), models: consumer.models.clone(), group_models });
             all.by_name.insert(name.clone(), principal.clone());
             for (i, key) in consumer.keys.iter().enumerate() {
                 match read_key(key) {

@@ -90,7 +90,9 @@ fn hold_to_max_cost(x: &Exchange, worst: &Estimate) -> Result<(), Fault> {
 
 fn refuse(limits: &[&LimitRule], refused: Refused) -> Fault {
     let denied = match refused {
-        Refused::Unavailable => return Fault::gateway("the shared limits cannot be asked at the moment").code("limits_unavailable").status_of(StatusCode::SERVICE_UNAVAILABLE).retry_after(Duration::from_secs(1)),
+        Refused::Unavailable => {
+            return Fault::gateway("the shared limits cannot be asked at the moment").code("limits_unavailable").status_of(StatusCode::SERVICE_UNAVAILABLE).retry_after(Duration::from_secs(1));
+        }
         Refused::Denied(denied) => denied,
     };
     let label = limits.iter().find(|l| l.purse.key == denied.purse.key).map_or(&*denied.purse.key, |l| l.label.as_str());
