@@ -7,6 +7,7 @@ mod dialects;
 mod ledger;
 mod passes;
 mod prompts;
+mod purses;
 mod routing;
 mod running;
 mod streams;

@@ -1,0 +1,133 @@
+//! Consumers and their limits: who comes in, what a limit holds back and how it is told, and that it holds under concurrency
+//! and over a restart.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tests::client::{chat, streamed};
+use tests::dialects::{INPUT, OUTPUT};
+use tests::{Behaviour, Gate, Mock, Running, Stream};
+
+const CHAT: &str = "/v1/chat/completions";
+
+async fn ask(gateway: &Running, key: &str, body: &Value) -> tests::client::Response {
+    let bearer = format!("Bearer {key}");
+    gateway.client().send("POST", CHAT, &[("content-type", "application/json"), ("authorization", &bearer)], body.to_string().as_bytes()).await
+}
+
+async fn used(gateway: &Running, key: &str) -> Value {
+    let bearer = format!("Bearer {key}");
+    gateway.client().send("GET", "/v1/usage", &[("authorization", &bearer)], b"").await.json()
+}
+
+#[tokio::test]
+async fn strangers_stay_out_and_models_are_for_whom_they_are() {
+    let mock = Mock::start().await;
+    let gateway = Running::start("models: { a: well/a, b: { target: well/b, deny: [bob] } }\nconsumers: { alice: { keys: [key-of-alice] }, bob: { keys: [key-of-bob-1], models: [a, b] } }\nauth: { anonymous: false }\n", &mock).await;
+    let client = gateway.client();
+    client.chat("a").await.fault(401, "invalid_api_key");
+    ask(&gateway, "key-of-nobody", &chat("a")).await.fault(401, "invalid_api_key");
+    ask(&gateway, "key-of-alice", &chat("b")).await.answer();
+    ask(&gateway, "key-of-bob-1", &chat("a")).await.answer();
+    ask(&gateway, "key-of-bob-1", &chat("b")).await.fault(403, "model_not_allowed");
+    let list = client.send("GET", "/v1/models", &[("x-api-key", "key-of-bob-1")], b"").await.json();
+    let names: Vec<&str> = list["data"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap()).collect();
+    assert!(names.contains(&"a") && !names.contains(&"b"), "{names:?}");
+}
+
+#[tokio::test]
+async fn a_limit_of_requests_is_told_with_when_to_come_again() {
+    let mock = Mock::start().await;
+    let gateway = Running::start("models: { a: well/a }\nconsumers: { alice: { keys: [key-of-alice], limits: [{ requests: 2, per: 1h }] } }\ndata: \"{{folder}}\"\n", &mock).await;
+    let first = ask(&gateway, "key-of-alice", &chat("a")).await;
+    assert_eq!((first.header("x-ratelimit-limit-requests"), first.header("x-ratelimit-remaining-requests")), (Some("2"), Some("1")));
+    ask(&gateway, "key-of-alice", &streamed("a")).await;
+    let third = ask(&gateway, "key-of-alice", &chat("a")).await;
+    third.fault(429, "rate_limit_exceeded");
+    let after: u64 = third.header("retry-after").unwrap().parse().unwrap();
+    assert!((3000..=3700).contains(&after), "{after}");
+    assert_eq!(mock.asked("a").len(), 2, "a refused request costs nothing");
+    let usage = used(&gateway, "key-of-alice").await;
+    assert_eq!((&usage["limits"][0]["used"], &usage["limits"][0]["left"]), (&json!(2), &json!(0)));
+}
+
+#[tokio::test]
+async fn dollars_are_settled_to_what_was_really_used() {
+    let mock = Mock::start().await;
+    let prices = "prices: { well/a: { input: 1000, output: 2000, max_output: 100 } }\n";
+    let gateway = Running::start(&format!("models: {{ a: well/a }}\n{prices}consumers: {{ alice: {{ keys: [key-of-alice], limits: [{{ dollars: 1, per: 1d }}] }} }}\ndata: \"{{{{folder}}}}\"\n"), &mock).await;
+    ask(&gateway, "key-of-alice", &chat("a")).await.answer();
+    let usage = used(&gateway, "key-of-alice").await;
+    let cost = (INPUT * 1000 + OUTPUT * 2000) as f64 / 1e6;
+    assert_eq!((usage["limits"][0]["used"].as_f64(), &usage["limits"][0]["reserved"]), (Some(cost), &json!(0)));
+    // A failed request gives everything back.
+    mock.on("a", [Behaviour::error(400, "no"), Behaviour::error(400, "no")]);
+    ask(&gateway, "key-of-alice", &chat("a")).await;
+    assert_eq!(used(&gateway, "key-of-alice").await["limits"][0]["used"].as_f64(), Some(cost));
+    // So dear that the client's own bound refuses it.
+    let bearer = [("content-type", "application/json"), ("authorization", "Bearer key-of-alice"), ("x-trivium-max-cost", "0.0001")];
+    gateway.client().send("POST", CHAT, &bearer, chat("a").to_string().as_bytes()).await.fault(402, "max_cost_exceeded");
+}
+
+#[tokio::test]
+async fn a_budget_holds_while_many_requests_are_under_way() {
+    let mock = Mock::start().await;
+    // The worst case of a request: its body's bytes and ten tokens; fifty together are far more than the cap.
+    let gateway = Arc::new(Running::start("models: { a: well/a }\nconsumers: { alice: { keys: [key-of-alice], limits: [{ tokens: 600, per: 1h, strict: true }] } }\ndata: \"{{folder}}\"\n", &mock).await);
+    let gate = Gate::new();
+    mock.on("a", (0..50).map(|_| Stream::sse().wait(&gate).send("data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"x\"},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":90,\"completion_tokens\":10,\"total_tokens\":100}}\n\ndata: [DONE]\n\n").into()));
+    let mut body = streamed("a");
+    body["max_tokens"] = json!(10);
+    let tasks: Vec<_> = (0..50)
+        .map(|_| {
+            let (gateway, body) = (gateway.clone(), body.clone());
+            tokio::spawn(async move { ask(&gateway, "key-of-alice", &body).await.status })
+        })
+        .collect();
+    // Everyone is either refused by now or waits for the upstream.
+    let refused = async {
+        let mut tasks = tasks;
+        let mut statuses = Vec::new();
+        while tasks.iter().any(|t| t.is_finished()) || statuses.is_empty() {
+            let (done, left): (Vec<_>, Vec<_>) = tasks.into_iter().partition(|t| t.is_finished());
+            for task in done {
+                statuses.push(task.await.unwrap());
+            }
+            tasks = left;
+            if statuses.len() + mock.asked("a").len() == 50 {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        (tasks, statuses)
+    };
+    let (tasks, statuses) = refused.await;
+    gate.open();
+    let mut served = 0;
+    for task in tasks {
+        served += u64::from(task.await.unwrap() == 200);
+    }
+    served += statuses.iter().filter(|s| **s == 200).count() as u64;
+    let usage = used(&gateway, "key-of-alice").await;
+    let spent = usage["limits"][0]["used"].as_u64().unwrap();
+    assert_eq!((spent, &usage["limits"][0]["reserved"]), (served * 100, &json!(0)), "{usage}");
+    assert!(spent <= 600 && served >= 1, "{spent} tokens by {served} requests");
+}
+
+#[tokio::test]
+async fn a_restart_does_not_refill_a_budget() {
+    let mock = Mock::start().await;
+    let folder = std::env::temp_dir().join(format!("trivium-purse-{}", std::process::id()));
+    let yaml = format!("models: {{ a: well/a }}\nconsumers: {{ alice: {{ keys: [key-of-alice], limits: [{{ requests: 2, per: 1h }}] }} }}\ndata: \"{}\"\n", folder.display());
+    let mut first = Running::start(&yaml, &mock).await;
+    ask(&first, "key-of-alice", &chat("a")).await.answer();
+    ask(&first, "key-of-alice", &chat("a")).await.answer();
+    first.drain();
+    first.stopped().await;
+    // The folder belongs to one process at a time.
+    drop(first);
+    let second = Running::start(&yaml, &mock).await;
+    ask(&second, "key-of-alice", &chat("a")).await.fault(429, "rate_limit_exceeded");
+    drop(second);
+    let _ = std::fs::remove_dir_all(&folder);
+}
