@@ -63,10 +63,12 @@ enum Changed {
     All,
 }
 
+type Shard = HashMap<Arc<str>, Arc<Account>, RandomState>;
+
 /// All accounts, by key.
 #[derive(Debug, Default)]
 pub(super) struct Accounts {
-    shards: [RwLock<HashMap<Arc<str>, Arc<Account>, RandomState>>; SHARDS],
+    shards: [RwLock<Shard>; SHARDS],
     hasher: RandomState,
     opened: AtomicU64,
     /// What was read from disk and not asked for since.

@@ -113,7 +113,7 @@ impl Redis {
 
     /// Whether Redis answers.
     pub fn is_up(&self) -> bool {
-        self.shared.is_up()
+        self.shared.is_up() && self.shared.link.is_connected()
     }
 
     /// Whether Redis knows everything that was settled.

@@ -168,7 +168,9 @@ async fn deliver(shared: &Arc<Shared>, operations: Vec<Operation>) -> Result<(),
         });
     }
     let (mut again, mut down) = (Vec::new(), None);
-    while let Some(Ok((mut operation, result))) = sent.join_next().await {
+    while let Some(joined) = sent.join_next().await {
+        // A task is only ever cancelled together with this one.
+        let Ok((mut operation, result)) = joined else { continue };
         match result {
             Ok(_) => {}
             Err(Failure::Refused(reason)) => {

@@ -38,7 +38,7 @@ fn file(folder: &Folder) -> PathBuf {
 async fn purses_hold_and_come_back() {
     let folder = Folder::new();
     let counters = Arc::new(Counters::Memory(open(&folder)));
-    all(&[counters.clone()]).await;
+    all(std::slice::from_ref(&counters)).await;
     assert!(counters.close(SOON).await);
     let keys = caps();
     let before: Vec<u64> = counters.standing(&keys).await.iter().map(|s| s.used).collect();
@@ -203,4 +203,24 @@ fn the_file_stays_small_and_forgets_what_is_over() {
     clock.pass(HOUR * 2);
     drop(open());
     assert!(fs::metadata(file(&folder)).unwrap().len() < 100);
+}
+
+#[test]
+fn what_could_not_be_written_is_written_when_it_can() {
+    let folder = Folder::new();
+    let memory = open(&folder);
+    let purse = sliding(&format!("full/{}", "x".repeat(60_000)), u64::MAX);
+    // Stands where the new file would be made.
+    fs::create_dir(folder.path().join("purses.new")).unwrap();
+    let mut kept = 0;
+    while memory.flush(Duration::from_millis(500)) {
+        spend(&memory, &purse, 1);
+        kept += 1;
+        assert!(kept < 10_000, "the file is never written anew");
+    }
+    spend(&memory, &purse, 1);
+    fs::remove_dir(folder.path().join("purses.new")).unwrap();
+    assert!(memory.flush(SOON));
+    drop(memory);
+    assert_eq!(used(&open(&folder), &purse), kept + 1);
 }
