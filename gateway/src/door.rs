@@ -41,6 +41,9 @@ enum Way {
 /// # Errors
 /// Never: every fault is a response.
 pub async fn serve(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    if let Some(refused) = too_long(&state, &request) {
+        return Ok(refused);
+    }
     let way = way(request.uri().path());
     Ok(match way {
         Way::Model(operation) => model(state, request, operation, None).await,
@@ -54,6 +57,18 @@ pub async fn serve(state: Arc<State>, request: Request<Incoming>) -> Result<Resp
             refuse(request.headers(), Dialect::Chat, &Fault::client(StatusCode::NOT_FOUND, ErrorKind::NotFound, message).code("unknown_path"))
         }
     })
+}
+
+/// Refuses a head that is larger than the limit.
+fn too_long(state: &State, request: &Request<Incoming>) -> Option<Response<Body>> {
+    let limit = state.rules()?.limits.head;
+    let size = request.uri().path_and_query().map_or(0, |p| p.as_str().len()) + request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>();
+    if size <= limit {
+        return None;
+    }
+    let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    let fault = Fault::client(status, ErrorKind::InvalidRequest, format!("the head of the request has {size} bytes, and {limit} is the limit here (`limits.headers`)")).code("headers_too_large");
+    Some(refuse(&http::HeaderMap::new(), Dialect::Chat, &fault))
 }
 
 /// A path as it may be repeated to a client.

@@ -44,6 +44,8 @@ pub struct Rules {
 /// Bounds on what is read.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
+    /// Largest head of a request, bytes.
+    pub head: usize,
     /// Largest request body, bytes.
     pub body: usize,
     /// Largest answer and largest event, bytes.
@@ -203,6 +205,7 @@ impl Rules {
             return Err(problems);
         }
         let limits = Limits {
+            head: config.limits.headers.map_or(64 << 10, |s| s.0 as usize).max(8192),
             body: config.limits.body.map_or(20 << 20, |s| s.0 as usize),
             answer: config.limits.answer.map_or(32 << 20, |s| s.0 as usize),
             read: config.limits.read.map_or(Duration::from_secs(30), |s| s.0),

@@ -50,6 +50,9 @@ const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8081);
 /// How long the last of what was spent may take to be kept.
 const LAST_SETTLE: Duration = Duration::from_secs(5);
+/// Most that is read from a client at once. A large body in few pieces costs less than in many; the limit on a request's
+/// head is held by the door.
+const READ: usize = 512 << 10;
 /// How often forgotten reservations are looked for.
 const SWEEP: Duration = Duration::from_secs(60);
 /// How often the configuration is looked at for changes.
@@ -216,7 +219,7 @@ async fn connection(
     permit: Option<tokio::sync::OwnedSemaphorePermit>,
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(bounds.read).max_buf_size(bounds.head.max(8192)).pipeline_flush(false);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(bounds.read).max_buf_size(bounds.head.max(READ)).pipeline_flush(false);
     builder.http2().timer(TokioTimer::new()).max_header_list_size(bounds.head as u32).keep_alive_interval(Some(Duration::from_secs(30)));
     let service = service_fn(move |request| crate::door::serve(state.clone(), request));
     let result = match tls {

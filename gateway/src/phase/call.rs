@@ -253,8 +253,13 @@ async fn attempt(x: &mut Exchange, model: &ModelRule, target: &TargetRule, rest:
     let sending = prepare(x, provider, &t)?;
     let reading = sending.reading;
     let first = tokio::time::Instant::now() + if x.stream { model.timeout.first_token } else { model.timeout.total };
-    let response = tokio::time::timeout_at(first, send(x, target, sending)).await.map_err(|_| timed_out("nothing came within the time for the first token", model))?;
-    let response = accept(x, provider, model, response.map_err(|e| retry_connect(e, model))?).await?;
+    // Only a stream has a first token to wait for; the time for the whole answer is watched by the caller.
+    let sent = if x.stream {
+        tokio::time::timeout_at(first, send(x, target, sending)).await.map_err(|_| timed_out("nothing came within the time for the first token", model))?
+    } else {
+        send(x, target, sending).await
+    };
+    let response = accept(x, provider, model, sent.map_err(|e| retry_connect(e, model))?).await?;
     let headers = passed_headers(response.headers());
     let (kind, seen) = match reading {
         Reading::Raw => (raw(response), Seen { content: true, done: true, ..Seen::default() }),

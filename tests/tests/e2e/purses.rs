@@ -23,7 +23,11 @@ async fn used(gateway: &Running, key: &str) -> Value {
 #[tokio::test]
 async fn strangers_stay_out_and_models_are_for_whom_they_are() {
     let mock = Mock::start().await;
-    let gateway = Running::start("models: { a: well/a, b: { target: well/b, deny: [bob] } }\nconsumers: { alice: { keys: [key-of-alice] }, bob: { keys: [key-of-bob-1], models: [a, b] } }\nauth: { anonymous: false }\n", &mock).await;
+    let gateway = Running::start(
+        "models: { a: well/a, b: { target: well/b, deny: [bob] } }\nconsumers: { alice: { keys: [key-of-alice] }, bob: { keys: [key-of-bob-1], models: [a, b] } }\nauth: { anonymous: false }\n",
+        &mock,
+    )
+    .await;
     let client = gateway.client();
     client.chat("a").await.fault(401, "invalid_api_key");
     ask(&gateway, "key-of-nobody", &chat("a")).await.fault(401, "invalid_api_key");
@@ -55,7 +59,8 @@ async fn a_limit_of_requests_is_told_with_when_to_come_again() {
 async fn dollars_are_settled_to_what_was_really_used() {
     let mock = Mock::start().await;
     let prices = "prices: { well/a: { input: 1000, output: 2000, max_output: 100 } }\n";
-    let gateway = Running::start(&format!("models: {{ a: well/a }}\n{prices}consumers: {{ alice: {{ keys: [key-of-alice], limits: [{{ dollars: 1, per: 1d }}] }} }}\ndata: \"{{{{folder}}}}\"\n"), &mock).await;
+    let gateway =
+        Running::start(&format!("models: {{ a: well/a }}\n{prices}consumers: {{ alice: {{ keys: [key-of-alice], limits: [{{ dollars: 1, per: 1d }}] }} }}\ndata: \"{{{{folder}}}}\"\n"), &mock).await;
     ask(&gateway, "key-of-alice", &chat("a")).await.answer();
     let usage = used(&gateway, "key-of-alice").await;
     let cost = (INPUT * 1000 + OUTPUT * 2000) as f64 / 1e6;
@@ -73,7 +78,8 @@ async fn dollars_are_settled_to_what_was_really_used() {
 async fn a_budget_holds_while_many_requests_are_under_way() {
     let mock = Mock::start().await;
     // The worst case of a request: its body's bytes and ten tokens; fifty together are far more than the cap.
-    let gateway = Arc::new(Running::start("models: { a: well/a }\nconsumers: { alice: { keys: [key-of-alice], limits: [{ tokens: 600, per: 1h, strict: true }] } }\ndata: \"{{folder}}\"\n", &mock).await);
+    let gateway =
+        Arc::new(Running::start("models: { a: well/a }\nconsumers: { alice: { keys: [key-of-alice], limits: [{ tokens: 600, per: 1h, strict: true }] } }\ndata: \"{{folder}}\"\n", &mock).await);
     let gate = Gate::new();
     mock.on("a", (0..50).map(|_| Stream::sse().wait(&gate).send("data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"x\"},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":90,\"completion_tokens\":10,\"total_tokens\":100}}\n\ndata: [DONE]\n\n").into()));
     let mut body = streamed("a");
