@@ -183,26 +183,32 @@ impl Stats {
 
 /// A request on its way to a target: counts as in flight until it is dropped.
 #[derive(Debug)]
-pub struct InFlight(std::sync::Arc<Stats>);
+pub struct InFlight {
+    stats: std::sync::Arc<Stats>,
+    /// Whether it is the one that finds out whether the target is well again.
+    probe: bool,
+}
 
 impl InFlight {
-    /// Counts one more.
+    /// Counts one more, that went through this gate.
     #[must_use]
-    pub fn new(stats: &std::sync::Arc<Stats>) -> Self {
+    pub fn new(stats: &std::sync::Arc<Stats>, gate: Gate) -> Self {
         stats.in_flight.fetch_add(1, Relaxed);
-        InFlight(stats.clone())
+        InFlight { stats: stats.clone(), probe: gate == Gate::HalfOpen }
     }
 
     /// Notes what the request has used.
     pub fn used(&self, tokens: u64) {
-        self.0.use_tokens(tokens);
+        self.stats.use_tokens(tokens);
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Relaxed);
-        self.0.end_probe();
+        self.stats.in_flight.fetch_sub(1, Relaxed);
+        if self.probe {
+            self.stats.end_probe();
+        }
     }
 }
 
@@ -244,7 +250,7 @@ mod tests {
     #[test]
     fn in_flight_counts_by_life() {
         let stats = std::sync::Arc::new(Stats::default());
-        let one = InFlight::new(&stats);
+        let one = InFlight::new(&stats, Gate::Closed);
         assert_eq!(stats.in_flight(), 1);
         drop(one);
         assert_eq!(stats.in_flight(), 0);

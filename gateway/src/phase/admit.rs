@@ -18,6 +18,8 @@ const GUESS: u64 = 1024;
 const LONGEST: u64 = 128_000;
 /// Time that a reservation outlives its request's own bound, before it counts as forgotten.
 const GRACE: Duration = Duration::from_secs(60);
+/// Bound on a request that has none of its own: a file may take long.
+const UNKNOWN: Duration = Duration::from_secs(3600);
 
 /// Reserves what the request may use.
 ///
@@ -39,8 +41,28 @@ pub async fn reserve(x: &mut Exchange, model: &ModelRule, rest: &str) -> Result<
     }
     // About four bytes to a token, and what the client allows of an answer or a middling one.
     let about = estimate(x, model, rest, bytes.div_ceil(4), bound.unwrap_or_else(|| longest(x, model, rest).min(GUESS)));
+    let lease = model.timeout.total + GRACE;
     let claims: Vec<Claim<'_>> = limits.iter().map(|l| Claim { purse: &l.purse, amount: if l.strict { worst.of(l.purse.unit) } else { about.of(l.purse.unit).min(l.purse.cap.max(1)) } }).collect();
-    match x.state.counters.reserve(&claims, model.timeout.total + GRACE).await {
+    take(x, &limits, &claims, lease).await
+}
+
+/// Reserves a request that no model answers (files, batches): it counts as a request, and as nothing else.
+///
+/// # Errors
+/// As [`reserve`].
+pub async fn reserve_request(x: &mut Exchange) -> Result<(), Fault> {
+    let Some(principal) = x.principal.clone() else { return Ok(()) };
+    let limits: Vec<&LimitRule> = principal.limits.iter().filter(|l| l.covers("") && matches!(l.purse.unit, Unit::Requests | Unit::Concurrent)).collect();
+    let claims: Vec<Claim<'_>> = limits.iter().map(|l| Claim { purse: &l.purse, amount: 1 }).collect();
+    take(x, &limits, &claims, UNKNOWN).await
+}
+
+/// Takes all claims or none, and notes what the client is told of them.
+async fn take(x: &mut Exchange, limits: &[&LimitRule], claims: &[Claim<'_>], lease: Duration) -> Result<(), Fault> {
+    if claims.is_empty() {
+        return Ok(());
+    }
+    match x.state.counters.reserve(claims, lease).await {
         Ok((lease, standings)) => {
             x.limit_headers = headers(&standings);
             if let Some(record) = &mut x.record {
@@ -48,7 +70,7 @@ pub async fn reserve(x: &mut Exchange, model: &ModelRule, rest: &str) -> Result<
             }
             Ok(())
         }
-        Err(refused) => Err(refuse(&limits, refused)),
+        Err(refused) => Err(refuse(limits, refused)),
     }
 }
 

@@ -116,12 +116,13 @@ pub async fn first_event(x: &mut Exchange, model: &ModelRule, rest: &str, plan: 
                 tokio::time::sleep(pause).await;
             }
         }
-        if let Gate::Open(left) = target.stats.gate() {
+        let gate = target.stats.gate();
+        if let Gate::Open(left) = gate {
             soonest = Some(soonest.map_or(left, |s| s.min(left)));
             note_try(x, target, "open", None, Instant::now(), 0);
             continue;
         }
-        let flight = InFlight::new(&target.stats);
+        let flight = InFlight::new(&target.stats, gate);
         let started = Instant::now();
         x.span = new_span();
         let span = x.span;

@@ -13,7 +13,7 @@ use crate::door::{admit, failed, refuse};
 use crate::exchange::{Exchange, dialect_of};
 use crate::fault::Fault;
 use crate::phase::call::{common_headers, unreachable};
-use crate::phase::{identity, read};
+use crate::phase::{admit, identity, read};
 use crate::rules::{ProviderRule, Rules};
 use crate::state::State;
 use crate::upstream;
@@ -41,6 +41,7 @@ async fn pass(x: &mut Exchange, rules: &Rules, parts: &http::request::Parts, bod
         return Err(Fault::client(StatusCode::BAD_REQUEST, ErrorKind::InvalidRequest, "the path of a file or batch must be its plain id"));
     }
     let (provider, base) = choose(x, rules)?;
+    admit::reserve_request(x).await?;
     let body = read::body(body, &rules.limits).await?;
     let query = parts.uri.query().map(|q| format!("{}{q}", if base.contains('?') { "&" } else { "?" })).unwrap_or_default();
     let uri = match base.split_once('?') {

@@ -33,7 +33,7 @@ pub(super) fn write(call: &Call) -> Vec<u8> {
     for (name, value) in &call.headers {
         field(&mut out, name.as_str(), value.as_bytes());
     }
-    if call.body.len() > 0 || call.method == Method::POST || call.method == Method::PUT {
+    if !call.body.is_empty() || call.method == Method::POST || call.method == Method::PUT {
         field(&mut out, "content-length", call.body.len().to_string().as_bytes());
     }
     out.extend_from_slice(b"\r\n");
