@@ -54,8 +54,8 @@ if [ -z "${TRIVIUM:-}" ]; then
   TRIVIUM=$target/debug/trivium
 fi
 if [ -z "${TRIVIUM_MOCK:-}" ]; then
-  (cd "$root" && cargo build --quiet -p tests --bin mock) || exit 1
-  TRIVIUM_MOCK=$target/debug/mock
+  (cd "$root" && cargo build --quiet -p tests --bin mock-providers) || exit 1
+  TRIVIUM_MOCK=$target/debug/mock-providers
 fi
 start echo 'an OpenAI SDK' "$TRIVIUM" serve --listen 127.0.0.1:0 --admin off
 export ECHO_URL=$url
