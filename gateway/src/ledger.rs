@@ -192,7 +192,9 @@ impl Drop for Record {
             }
         }
         if let Some(hold) = self.hold.take() {
-            let actual = hold.actual(entry.usage.as_ref(), entry.cost);
+            // Who leaves while a provider is at work has caused a cost that nobody tells us: what was reserved counts then.
+            let untold = entry.client_left && entry.usage.is_none() && entry.provider.is_some();
+            let actual = if untold { Vec::new() } else { hold.actual(entry.usage.as_ref(), entry.cost) };
             self.state.counters.settle(hold.lease, &actual);
         }
         self.state.metrics.observe(entry);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
@@ -10,7 +10,7 @@ use providers::prices::{Model, Prices};
 use providers::{Auth, Provider, Settings};
 use tracing::Instrument as _;
 
-use crate::config::{Balance, Config, ModelConfig, ModelKind, Problem, ProviderConfig, Sticky};
+use crate::config::{Balance, Config, ModelConfig, ModelKind, Problem, ProviderConfig, Sticky, UnknownPrice};
 use crate::credential::Credential;
 use crate::principal::{Access, Principals};
 use crate::prompts::{PromptRule, Prompts};
@@ -29,6 +29,8 @@ pub struct Rules {
     pub providers: HashMap<String, Arc<ProviderRule>>,
     /// What models cost.
     pub prices: Prices,
+    /// What becomes of models without a price where dollars are limited.
+    pub unknown_price: UnknownPrice,
     /// Prompt templates.
     pub prompts: Prompts,
     /// Who may come in.
@@ -112,6 +114,8 @@ pub struct ModelRule {
     pub breaker: BreakerRule,
     /// Who may use it.
     pub access: Access,
+    /// Whether it has been said that its price is not known.
+    pub warned: AtomicBool,
     /// What is done to prompts.
     pub prompt: PromptRule,
     /// Whose turn it is.
@@ -210,7 +214,18 @@ impl Rules {
             answer: config.limits.answer.map_or(32 << 20, |s| s.0 as usize),
             read: config.limits.read.map_or(Duration::from_secs(30), |s| s.0),
         };
-        Ok(Rules { models, wildcards, providers, prices, prompts, principals, limits, log_content: config.log.content, sample: config.telemetry.sample.unwrap_or(1.0) })
+        Ok(Rules {
+            models,
+            wildcards,
+            providers,
+            prices,
+            unknown_price: config.unknown_price,
+            prompts,
+            principals,
+            limits,
+            log_content: config.log.content,
+            sample: config.telemetry.sample.unwrap_or(1.0),
+        })
     }
 
     /// The model of a name, and what its `*` stands for.
@@ -385,6 +400,7 @@ impl Builder<'_> {
                 total: timeout.total.map_or(Duration::from_secs(600), |s| s.0),
             },
             access,
+            warned: AtomicBool::new(false),
             breaker: BreakerRule { failures: breaker.failures, window: breaker.window.map_or(Duration::from_secs(30), |s| s.0), cooldown: breaker.cooldown.map_or(Duration::from_secs(15), |s| s.0) },
             prompt,
             turn: AtomicUsize::new(0),

@@ -2,7 +2,7 @@
 
 use crate::envelope::Edit;
 use crate::openai::History;
-use crate::{Auth, Dialect, Error, Operation, Provider, Settings, Target, carry, openai};
+use crate::{Dialect, Error, Operation, Provider, Settings, Target, carry, openai};
 
 /// A host's place and its differences.
 #[derive(Debug)]
@@ -116,10 +116,6 @@ impl Provider for Compatible {
 
     fn base_url(&self) -> &str {
         &self.base_url
-    }
-
-    fn auth(&self) -> Auth {
-        Auth::Bearer
     }
 
     fn path(&self, operation: Operation, _: &Target<'_>, _: bool) -> Result<Option<String>, Error> {

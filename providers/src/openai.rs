@@ -43,10 +43,6 @@ impl Provider for OpenAi {
         adapt(operation, edit, target)
     }
 
-    fn headers(&self) -> Vec<(&'static str, String)> {
-        Vec::new()
-    }
-
     fn forwards(&self) -> &'static [&'static str] {
         &["openai-beta", "openai-organization", "openai-project", "idempotency-key"]
     }

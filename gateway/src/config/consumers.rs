@@ -123,6 +123,17 @@ pub struct Redis {
     pub timeout: Option<Span>,
 }
 
+/// What becomes of models without a price where dollars are limited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum UnknownPrice {
+    /// They are refused.
+    #[default]
+    Deny,
+    /// They pass and are not counted.
+    Allow,
+}
+
 /// What happens while a service is down.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

@@ -134,7 +134,7 @@ fn finish(mut tree: Map<String, Value>, env: &dyn Fn(&str) -> Option<String>, mu
             Some(_) => problems.push(Problem::new(*section, "must be a map")),
         }
     }
-    let known = ["listen", "admin", "tls", "prompts", "auth", "log", "telemetry", "limits", "drain", "redis", "data"];
+    let known = ["listen", "admin", "tls", "prompts", "auth", "log", "telemetry", "limits", "drain", "redis", "data", "unknown_price"];
     for (key, value) in tree {
         let p = &mut problems;
         match key.as_str() {
@@ -146,6 +146,7 @@ fn finish(mut tree: Map<String, Value>, env: &dyn Fn(&str) -> Option<String>, mu
             "log" => config.log = typed(value, &key, p).unwrap_or_default(),
             "telemetry" => config.telemetry = typed(value, &key, p).unwrap_or_default(),
             "limits" => config.limits = typed(value, &key, p).unwrap_or_default(),
+            "unknown_price" => config.unknown_price = typed(value, &key, p).unwrap_or_default(),
             "redis" => config.redis = typed(value, &key, p).unwrap_or_default(),
             "data" => config.data = typed(value, &key, p).unwrap_or_default(),
             "drain" => config.drain = typed(value, &key, p).unwrap_or_default(),

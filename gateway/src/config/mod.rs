@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub use consumers::{Consumer, Consumers, Each, Group, Groups, Key, KeyEntry, Limit, Redis, WhenDown, WindowKind};
+pub use consumers::{Consumer, Consumers, Each, Group, Groups, Key, KeyEntry, Limit, Redis, UnknownPrice, WhenDown, WindowKind};
 pub use load::{Problem, from_text, load, schema};
 pub use reference::reference;
 pub use units::{Count, Size, Span};
@@ -37,6 +37,8 @@ pub struct Config {
     /// Prices by `provider/model`, in dollars per million tokens, on top of the built-in table.
     #[schemars(with = "BTreeMap<String, BTreeMap<String, serde_json::Value>>")]
     pub prices: BTreeMap<String, providers::prices::Model>,
+    /// What becomes of a request by somebody with a limit of dollars, for a model whose price is not known: `deny` (default) or `allow`, which warns once and does not count it.
+    pub unknown_price: UnknownPrice,
     /// Prompt templates by name, each with versions.
     pub prompts: BTreeMap<String, BTreeMap<String, PromptVersion>>,
     /// Consumers by name: their keys, groups and limits.

@@ -1,16 +1,18 @@
 //! Reserves the worst case in every purse that the request spends from, or refuses it: before anything costs. What was
 //! really used is settled when the request's record is dropped.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use providers::{ErrorKind, Operation};
 
+use crate::config::UnknownPrice;
 use crate::counters::{Claim, NEVER, Refused, Standing, Unit};
 use crate::exchange::Exchange;
 use crate::fault::Fault;
 use crate::purse::{Estimate, Hold, LimitRule, nanodollars, spoken};
-use crate::rules::ModelRule;
+use crate::rules::{ModelRule, TargetRule};
 
 /// Tokens of an answer that are reserved where neither the request nor the price table bounds them.
 const GUESS: u64 = 1024;
@@ -38,6 +40,9 @@ pub async fn reserve(x: &mut Exchange, model: &ModelRule, rest: &str) -> Result<
     let limits: Vec<&LimitRule> = principal.limits.iter().filter(|l| l.covers(&x.model)).collect();
     if limits.is_empty() {
         return Ok(());
+    }
+    if limits.iter().any(|l| l.purse.unit == Unit::Nanodollars) {
+        hold_to_known_prices(x, model, rest)?;
     }
     // About four bytes to a token, and what the client allows of an answer or a middling one.
     let about = estimate(x, model, rest, bytes.div_ceil(4), bound.unwrap_or_else(|| longest(x, model, rest).min(GUESS)));
@@ -81,7 +86,8 @@ fn answer_bound(x: &Exchange) -> Option<u64> {
     }
     let number = |name: &str| x.envelope.parse::<Option<u64>>(name).ok().flatten().flatten();
     let google = || x.envelope.parse::<serde_json::Value>("generationConfig").ok().flatten().and_then(|c| c["maxOutputTokens"].as_u64());
-    let one = ["max_completion_tokens", "max_tokens", "max_output_tokens"].into_iter().find_map(number).or_else(google)?;
+    // Where two bounds are given, the larger one may be the one that the provider reads.
+    let one = ["max_completion_tokens", "max_tokens", "max_output_tokens"].into_iter().filter_map(number).max().or_else(google)?;
     // An absurd bound is no bound: the model's own holds.
     Some(one.min(10_000_000).saturating_mul(number("n").unwrap_or(1).clamp(1, 128)))
 }
@@ -96,6 +102,23 @@ fn longest(x: &Exchange, model: &ModelRule, rest: &str) -> u64 {
 fn estimate(x: &Exchange, model: &ModelRule, rest: &str, prompt: u64, completion: u64) -> Estimate {
     let prices: Vec<_> = model.targets.iter().chain(&model.fallback).filter_map(|t| t.price_of(&t.model_for(rest), &x.rules.prices)).collect();
     Estimate::new(prompt, completion, prices.iter().map(|p| &**p))
+}
+
+/// Money cannot be counted where a price is not known: such a model is refused to who has a limit of dollars, or let pass
+/// with a warning, as the configuration says. A provider that answers offline costs nothing.
+fn hold_to_known_prices(x: &Exchange, model: &ModelRule, rest: &str) -> Result<(), Fault> {
+    let costs = |t: &&TargetRule| !t.provider.base_url.is_empty();
+    let unknown = model.targets.iter().chain(&model.fallback).filter(costs).find(|t| t.price_of(&t.model_for(rest), &x.rules.prices).is_none());
+    let Some(target) = unknown else { return Ok(()) };
+    let name = format!("{}/{}", target.provider.name, target.model_for(rest));
+    if x.rules.unknown_price == UnknownPrice::Allow {
+        if !model.warned.swap(true, Relaxed) {
+            tracing::warn!(model = name, "its price is not known, and limits of dollars do not count it; give it one under `prices`");
+        }
+        return Ok(());
+    }
+    let message = format!("the price of `{name}` is not known here, so a limit of dollars could not be held; the operator can give it one under `prices` (0 for what is free)");
+    Err(Fault::client(StatusCode::FORBIDDEN, ErrorKind::Permission, message).code("unknown_price").param("model"))
 }
 
 /// The client's own bound on what the request may cost: the header `x-trivium-max-cost`, in dollars.

@@ -137,3 +137,36 @@ async fn a_restart_does_not_refill_a_budget() {
     drop(second);
     let _ = std::fs::remove_dir_all(&folder);
 }
+
+#[tokio::test]
+async fn a_model_without_a_price_is_no_way_around_a_limit_of_dollars() {
+    let mock = Mock::start().await;
+    let yaml = |policy: &str| format!("models: {{ a: well/a }}\n{policy}consumers: {{ alice: {{ keys: [key-of-alice], limits: [{{ dollars: 1, per: 1d }}] }} }}\ndata: \"{{{{folder}}}}\"\n");
+    let closed = Running::start(&yaml(""), &mock).await;
+    ask(&closed, "key-of-alice", &chat("a")).await.fault(403, "unknown_price");
+    let open = Running::start(&yaml("unknown_price: allow\n"), &mock).await;
+    ask(&open, "key-of-alice", &chat("a")).await.answer();
+    assert_eq!(mock.asked("a").len(), 1);
+}
+
+#[tokio::test]
+async fn who_leaves_a_working_provider_is_charged_what_was_reserved() {
+    let mock = Mock::start().await;
+    let gateway = Arc::new(Running::start("models: { a: well/a }\nconsumers: { alice: { keys: [key-of-alice], limits: [{ tokens: 100k, per: 1h }] } }\ndata: \"{{folder}}\"\n", &mock).await);
+    let gate = Gate::new();
+    mock.on("a", [Stream::new("application/json").wait(&gate).into()]);
+    let mut body = chat("a");
+    body["max_tokens"] = json!(500);
+    let leaving = {
+        let gateway = gateway.clone();
+        tokio::spawn(async move { ask(&gateway, "key-of-alice", &body).await.status })
+    };
+    mock.until("the request is at the upstream", |mock| mock.asked("a").len() == 1).await;
+    let held = used(&gateway, "key-of-alice").await["limits"][0]["reserved"].as_u64().unwrap();
+    assert!(held > 500, "{held}");
+    leaving.abort();
+    let entry = gateway.entries(1).await.remove(0);
+    assert_eq!((&entry["client_left"], &entry["status"]), (&json!(true), &json!(499)));
+    let usage = used(&gateway, "key-of-alice").await;
+    assert_eq!((&usage["limits"][0]["used"], &usage["limits"][0]["reserved"]), (&json!(held), &json!(0)));
+}
