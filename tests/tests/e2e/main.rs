@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod dialects;
+mod explain;
 mod ledger;
 mod passes;
 mod prompts;
@@ -11,3 +12,4 @@ mod purses;
 mod routing;
 mod running;
 mod streams;
+mod tries;
