@@ -12,6 +12,7 @@ use tracing::Instrument as _;
 
 use crate::config::{Balance, Config, ModelConfig, ModelKind, Problem, ProviderConfig, Sticky, UnknownPrice};
 use crate::credential::Credential;
+use crate::near::meant;
 use crate::principal::{Access, Principals};
 use crate::prompts::{PromptRule, Prompts};
 use crate::secret::{Secret, Shown};
@@ -299,6 +300,11 @@ impl Builder<'_> {
             self.problem(path, "a provider's name must not be empty and must not hold `/` or `*`");
             return;
         }
+        let kinds = providers::kinds();
+        if !kinds.contains(&config.kind.as_str()) {
+            let guess = meant(&config.kind, &kinds).map_or("; known".to_owned(), |m| format!("; did you mean `{m}`? known"));
+            return self.problem(format!("{path}.kind"), format!("unknown kind \"{}\"{guess}: {}", config.kind, kinds.join(", ")));
+        }
         let settings: Settings = config.settings();
         let dialect = match providers::build(&settings) {
             Ok(dialect) => dialect,
@@ -387,7 +393,7 @@ impl Builder<'_> {
         let prompt = match PromptRule::build(config, prompts) {
             Ok(prompt) => prompt,
             Err(message) => {
-                self.problem(format!("{path}.prompt"), message);
+                self.problem(format!("{path}.prompt.template"), message);
                 PromptRule::default()
             }
         };

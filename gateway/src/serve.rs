@@ -306,15 +306,16 @@ impl Reloader {
     /// What is wrong with the new configuration.
     pub fn reload(&self) -> Result<(), Vec<Problem>> {
         let state = &self.state;
-        let config = crate::config::load(&self.source, &|name| std::env::var(name).ok())?;
-        let mut problems = check(&config);
-        let rules = Rules::build(&config, state).map_err(|p| problems.extend(p)).ok();
+        let loaded = crate::config::read(&self.source, &|name| std::env::var(name).ok());
+        let config = &loaded.config;
+        let mut problems = check(config);
+        let rules = Rules::build(config, state).map_err(|p| problems.extend(p)).ok();
         let new_tls = match &config.tls {
             None => None,
             Some(t) => server_tls(t).map_err(|p| problems.push(p)).ok(),
         };
-        let sinks = Sinks::open(&sinks_of(&config), &state.http).map_err(|p| problems.extend(p)).ok();
-        let (Some(rules), Some(sinks), true) = (rules, sinks, problems.is_empty()) else { return Err(problems) };
+        let sinks = Sinks::open(&sinks_of(config), &state.http).map_err(|p| problems.extend(p)).ok();
+        let (Some(rules), Some(sinks), true) = (rules, sinks, problems.is_empty() && loaded.is_good()) else { return Err(loaded.all_problems(problems)) };
         state.swap(Arc::new(rules));
         state.ledger.set(sinks);
         state.ledger.export(telemetry::renew(state.ledger.telemetry(), &config.telemetry, state.tls()));

@@ -4,7 +4,9 @@
 mod consumers;
 mod load;
 mod reference;
+mod shape;
 mod units;
+mod yaml;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,9 +16,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use consumers::{Consumer, Consumers, Each, Group, Groups, Key, KeyEntry, Limit, Redis, UnknownPrice, WhenDown, WindowKind};
-pub use load::{Problem, from_text, load, schema};
+pub use load::{Loaded, Problem, from_text, load, read, schema};
 pub use reference::reference;
 pub use units::{Count, Size, Span};
+pub use yaml::Place;
 
 use crate::credential::CredentialConfig;
 
@@ -25,6 +28,8 @@ use crate::credential::CredentialConfig;
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Where clients connect. Default `127.0.0.1:8080`. A listener that is not on loopback needs `consumers`, or `auth.anonymous: true`.
+    #[serde(deserialize_with = "units::address")]
+    #[schemars(with = "Option<units::Socket>")]
     pub listen: Option<SocketAddr>,
     /// Where the admin port listens: `/metrics`, `/healthz`, `/readyz`, `/status`. It has no keys, so it must be on loopback. Default `127.0.0.1:8081`; `off` for none.
     pub admin: Option<Address>,
@@ -63,7 +68,7 @@ pub struct Config {
 
 /// A socket address, or `off`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "must be an address and a port, such as 127.0.0.1:8081, or `off`")]
 pub enum Address {
     /// Host and port.
     At(SocketAddr),
@@ -141,23 +146,20 @@ impl ProviderConfig {
 }
 
 /// A model: `provider/model`, or the long form.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(from = "ModelForm")]
-pub struct ModelEntry(pub ModelConfig);
+#[derive(Debug, Clone, JsonSchema)]
+pub struct ModelEntry(#[schemars(with = "ModelForm")] pub ModelConfig);
 
-#[derive(Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[derive(JsonSchema)]
+#[schemars(untagged, inline)]
+#[allow(dead_code)] // the forms as the schema has them
 enum ModelForm {
     Short(String),
     Long(Box<ModelConfig>),
 }
 
-impl From<ModelForm> for ModelEntry {
-    fn from(form: ModelForm) -> Self {
-        match form {
-            ModelForm::Short(target) => ModelEntry(ModelConfig { target: Some(target), ..ModelConfig::default() }),
-            ModelForm::Long(config) => ModelEntry(*config),
-        }
+impl<'de> Deserialize<'de> for ModelEntry {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        units::short_or_long(d, |target| ModelConfig { target: Some(target), ..ModelConfig::default() }).map(ModelEntry)
     }
 }
 
@@ -202,7 +204,7 @@ pub struct ModelConfig {
 pub struct TargetEntry(pub TargetConfig);
 
 #[derive(Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "must be `provider/model`, or a map with model, weight, priority")]
 enum TargetForm {
     Short(String),
     Long(TargetConfig),
@@ -443,14 +445,45 @@ pub struct Auth {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
-    /// `error`, `warn`, `info`, `debug` or `trace`. Default `info`.
-    pub level: Option<String>,
+    /// How much is said. Default `info`.
+    pub level: Option<Level>,
     /// Whether the gateway's own log is JSON. Default: text on a terminal, JSON elsewhere.
     pub json: Option<bool>,
     /// Whether prompts and answers appear in the ledger. Default no.
     pub content: bool,
     /// Where the ledger is written, one entry per request. Default standard output; `off` for nowhere.
     pub audit: Option<Audit>,
+}
+
+/// How much the log says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// What failed.
+    Error,
+    /// What an operator should look at, too.
+    Warn,
+    /// What happens to the process, too.
+    #[default]
+    Info,
+    /// What helps to find a fault, too.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl Level {
+    /// The word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Level::Error => "error",
+            Level::Warn => "warn",
+            Level::Info => "info",
+            Level::Debug => "debug",
+            Level::Trace => "trace",
+        }
+    }
 }
 
 /// Where the ledger is written.

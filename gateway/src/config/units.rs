@@ -1,5 +1,7 @@
 //! Durations, sizes and counts as people write them: `200ms`, `5m`, `7d`; `64KiB`, `8MiB`; `200k`, `1M`.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -59,6 +61,27 @@ pub(super) enum Cause {
     Status(u16),
 }
 
+/// Where to listen, in the schema.
+pub(super) struct Socket;
+
+impl JsonSchema for Socket {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Socket".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": r"^.+:[0-9]+$", "description": SOCKET })
+    }
+}
+
+const SOCKET: &str = "an address and a port such as 127.0.0.1:8080 or 0.0.0.0:8080";
+
+/// Reads where to listen.
+pub(super) fn address<'de, D: Deserializer<'de>>(d: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = Option::<String>::deserialize(d)?;
+    text.map(|t| t.parse().map_err(|_| de::Error::custom(format!("must be {SOCKET}")))).transpose()
+}
+
 /// Reads a list of causes as words.
 pub(super) fn causes<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
     let causes = Vec::<Cause>::deserialize(d)?;
@@ -69,6 +92,29 @@ pub(super) fn causes<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::
             Cause::Status(status) => status.to_string(),
         })
         .collect())
+}
+
+/// Reads the long form of something, or its short one, a word. Unlike serde's own way, a problem inside keeps its path.
+pub(super) fn short_or_long<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D, short: fn(String) -> T) -> Result<T, D::Error> {
+    struct Forms<T>(fn(String) -> T);
+
+    impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Forms<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("text or a map")
+        }
+
+        fn visit_str<E>(self, text: &str) -> Result<T, E> {
+            Ok((self.0)(text.to_owned()))
+        }
+
+        fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+            T::deserialize(de::value::MapAccessDeserializer::new(map))
+        }
+    }
+
+    d.deserialize_any(Forms(short))
 }
 
 macro_rules! unit {
