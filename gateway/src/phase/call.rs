@@ -376,7 +376,7 @@ pub fn common_headers(x: &Exchange, provider: &ProviderRule, headers: &mut Heade
         }
     }
     if let Some(record) = &x.record
-        && let Ok(value) = HeaderValue::try_from(record.entry.trace.header(x.span))
+        && let Ok(value) = HeaderValue::from_bytes(&record.entry.trace.header(x.span))
     {
         headers.insert(HeaderName::from_static("traceparent"), value);
         if let Some(state) = x.headers.get("tracestate") {
