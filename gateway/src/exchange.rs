@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use providers::door::{Meta, door};
 use providers::envelope::Envelope;
+use providers::prices::Model;
 use providers::{Dialect, Error, Operation};
 
 use crate::fault::Fault;
 use crate::ledger::{Entry, Record};
+use crate::names;
 use crate::principal::Principal;
 use crate::rules::Rules;
 use crate::state::State;
@@ -57,6 +59,8 @@ pub struct Exchange {
     pub limit_headers: HeaderMap,
     /// What the request costs at worst, in billionths of a dollar, where prices are known.
     pub estimate: Option<u64>,
+    /// What the target that is asked charges, where that is known.
+    pub price: Option<Arc<Model>>,
     /// What is written down. Moves into the answer's body, and is written when that is dropped.
     pub record: Option<Record>,
     /// Names everything about this request.
@@ -88,6 +92,7 @@ impl Exchange {
             warnings: Vec::new(),
             limit_headers: HeaderMap::new(),
             estimate: None,
+            price: None,
             record: Some(record),
             id,
             span: new_span(),
@@ -173,7 +178,7 @@ pub fn dialect_of(operation: Operation) -> Dialect {
 /// The client's own id for the request if it is fit to be repeated, else a new one.
 #[must_use]
 pub fn request_id(headers: &HeaderMap) -> String {
-    let given = headers.get("x-request-id").and_then(|v| v.to_str().ok());
+    let given = headers.get(&names::REQUEST_ID).and_then(|v| v.to_str().ok());
     match given.filter(|id| (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())) {
         Some(id) => id.to_owned(),
         None => {
@@ -188,7 +193,7 @@ pub fn request_id(headers: &HeaderMap) -> String {
 pub fn name_request(headers: &mut HeaderMap, dialect: Dialect, id: &str) {
     let Ok(value) = HeaderValue::try_from(id) else { return };
     if dialect == Dialect::Messages {
-        headers.insert(HeaderName::from_static("request-id"), value.clone());
+        headers.insert(names::ANTHROPIC_REQUEST_ID.clone(), value.clone());
     }
-    headers.insert(HeaderName::from_static("x-request-id"), value);
+    headers.insert(names::REQUEST_ID.clone(), value);
 }

@@ -17,6 +17,7 @@ pub mod explain;
 pub mod fault;
 pub mod ledger;
 pub mod metrics;
+pub mod names;
 pub mod phase;
 pub mod principal;
 pub mod prompts;

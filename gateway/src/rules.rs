@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
 use providers::prices::{Model, Prices};
 use providers::{Auth, Provider, Settings};
@@ -22,7 +24,7 @@ use crate::upstream::Client;
 /// Everything that a request is judged by.
 pub struct Rules {
     /// Models by their exact name.
-    pub models: HashMap<String, Arc<ModelRule>>,
+    pub models: HashMap<String, Arc<ModelRule>, foldhash::fast::RandomState>,
     /// Models whose name has a `*`, longest fixed part first.
     pub wildcards: Vec<Wildcard>,
     /// Providers by name.
@@ -71,6 +73,10 @@ pub struct ProviderRule {
     pub dialect: Box<dyn Provider>,
     /// Its base URL, checked to be one.
     pub base_url: String,
+    /// The same in parts; empty for a provider that has no place.
+    base: Base,
+    /// The client's headers that are for this provider.
+    pub forwards: Vec<HeaderName>,
     /// Who we are there.
     pub credential: Arc<Credential>,
     /// Headers of every call.
@@ -79,6 +85,31 @@ pub struct ProviderRule {
     pub shown: Shown,
     /// Keeps the credential fresh for as long as these rules live.
     _refresher: Option<Refresher>,
+}
+
+/// A base URL in parts, so that a call's URL is put together and not parsed.
+#[derive(Debug, Default)]
+struct Base {
+    scheme: Option<Scheme>,
+    authority: Option<Authority>,
+    path: String,
+}
+
+impl ProviderRule {
+    /// The URL of a path of this provider's, which begins behind the base URL.
+    ///
+    /// # Errors
+    /// When the path cannot stand in a URL.
+    pub fn uri(&self, path: &str) -> Result<Uri, http::Error> {
+        let mut whole = String::with_capacity(self.base.path.len() + path.len());
+        whole.push_str(&self.base.path);
+        whole.push_str(path);
+        let mut parts = http::uri::Parts::default();
+        parts.scheme.clone_from(&self.base.scheme);
+        parts.authority.clone_from(&self.base.authority);
+        parts.path_and_query = Some(PathAndQuery::from_maybe_shared(Bytes::from(whole))?);
+        Ok(Uri::from_parts(parts)?)
+    }
 }
 
 /// A background task that ends with what it works for.
@@ -189,7 +220,7 @@ impl Rules {
             builder.check_price(name, config);
             builder.prices.set(name.clone(), price.clone());
         }
-        let mut models = HashMap::new();
+        let mut models = HashMap::default();
         let mut wildcards = Vec::new();
         for (name, entry) in &config.models {
             let Some(model) = builder.model(name, &entry.0, config, &prompts) else { continue };
@@ -269,8 +300,9 @@ impl TargetRule {
     #[must_use]
     pub fn price_of(&self, model: &str, prices: &Prices) -> Option<Arc<Model>> {
         match &self.price {
-            Some(price) => Some(price.clone()),
-            None => prices.get(&self.provider.name, self.provider.dialect.kind(), model).cloned(),
+            // A name that stands as it is was looked up when the rules were built, and is known or not.
+            price if !self.model.contains('*') => price.clone(),
+            _ => prices.get(&self.provider.name, self.provider.dialect.kind(), model).cloned(),
         }
     }
 }
@@ -299,9 +331,14 @@ impl Builder<'_> {
             Err(e) => return self.problem(path, e.to_string()),
         };
         let base_url = dialect.base_url().to_owned();
+        let mut base = Base::default();
         if !base_url.is_empty() {
             match base_url.parse::<Uri>() {
-                Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && uri.query().is_none() => {}
+                Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && uri.query().is_none() => {
+                    let parts = uri.into_parts();
+                    let path = parts.path_and_query.map_or(String::new(), |p| p.path().trim_end_matches('/').to_owned());
+                    base = Base { scheme: parts.scheme, authority: parts.authority, path };
+                }
                 _ => return self.problem(format!("{path}.base_url"), format!("{base_url:?} is not an http(s) URL without a query")),
             }
         }
@@ -324,7 +361,20 @@ impl Builder<'_> {
             .then(|| tokio::runtime::Handle::try_current().ok())
             .flatten()
             .map(|runtime| Refresher(runtime.spawn(credential.clone().keep_fresh().instrument(tracing::info_span!("credential", provider = name)))));
-        self.providers.insert(name.to_owned(), Arc::new(ProviderRule { name: name.into(), dialect, base_url, credential, headers, shown: shown(config), _refresher: refresher }));
+        self.providers.insert(
+            name.to_owned(),
+            Arc::new(ProviderRule {
+                name: name.into(),
+                forwards: dialect.forwards().iter().map(|name| HeaderName::from_static(name)).collect(),
+                dialect,
+                base_url,
+                base,
+                credential,
+                headers,
+                shown: shown(config),
+                _refresher: refresher,
+            }),
+        );
     }
 
     fn check_price(&mut self, name: &str, config: &Config) {
@@ -452,7 +502,7 @@ impl Builder<'_> {
         rule
     }
 
-    fn place(&mut self, name: &str, model: Arc<ModelRule>, models: &mut HashMap<String, Arc<ModelRule>>, wildcards: &mut Vec<Wildcard>) {
+    fn place(&mut self, name: &str, model: Arc<ModelRule>, models: &mut HashMap<String, Arc<ModelRule>, foldhash::fast::RandomState>, wildcards: &mut Vec<Wildcard>) {
         match name.split_once('*') {
             Some((prefix, suffix)) => wildcards.push(Wildcard { prefix: prefix.to_owned(), suffix: suffix.to_owned(), model }),
             None => {

@@ -2,6 +2,8 @@
 
 use http::HeaderMap;
 
+use crate::names;
+
 /// Where a request stands in a distributed trace. Numbers: they are written out only where somebody reads them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Trace {
@@ -21,7 +23,7 @@ impl Trace {
     #[must_use]
     pub fn read(headers: &HeaderMap, share: f64) -> Self {
         let span_id = new_span();
-        let given = headers.get("traceparent").and_then(|v| v.to_str().ok()).and_then(parse);
+        let given = headers.get(&names::TRACEPARENT).and_then(|v| v.to_str().ok()).and_then(parse);
         match given {
             Some((trace_id, parent, sampled)) => Trace { trace_id, span_id, parent: Some(parent), sampled },
             None => {

@@ -1,6 +1,5 @@
 //! Answers in one piece: what a passed one used, and the translation of embeddings and reranking, which have no streams.
 
-use std::ops::Range;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
@@ -48,13 +47,15 @@ pub fn tap(operation: Operation, body: &[u8]) -> Result<Seen, Error> {
         }
         _ => {
             let [usage, error, choices] = outline(body, ["usage", "error", "choices"])?;
-            let there = |span: Option<Range<usize>>| span.map(|s| &body[s]).filter(|raw| *raw != b"null");
-            let (usage, error, choices) = (there(usage), there(error), there(choices));
+            let [usage, error, choices] = [usage, error, choices].map(|value| value.filter(|raw| *raw != "null"));
             let chat = matches!(operation, Operation::Chat(Dialect::Chat | Dialect::Completions));
             if error.is_some() || chat && choices.is_none() {
                 return Err(providers::openai::read_error(200, body).into());
             }
-            let usage: Option<OpenAiUsage> = usage.map(serde_json::from_slice).transpose().map_err(Error::answer)?;
+            if chat && !choices.is_some_and(|c| c.starts_with('[')) {
+                return Err(Error::answer("its `choices` are not a list"));
+            }
+            let usage: Option<OpenAiUsage> = usage.map(serde_json::from_str).transpose().map_err(Error::answer)?;
             seen.usage = usage.map(Usage::from);
             seen.finish = choices.and_then(first_finish);
         }
@@ -63,11 +64,11 @@ pub fn tap(operation: Operation, body: &[u8]) -> Result<Seen, Error> {
 }
 
 /// Why the first choice that says so has ended. Inside a string the field's quotes would be escaped, so what is found is a key.
-fn first_finish(choices: &[u8]) -> Option<Finish> {
-    FINISH.find_iter(choices).find_map(|at| {
-        let rest = choices[at + FINISH.needle().len()..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start().strip_prefix(b"\"")?;
-        let reason = &rest[..memchr::memchr(b'"', rest)?];
-        (!reason.is_empty()).then(|| Finish::from_openai(std::str::from_utf8(reason).unwrap_or_default()))
+fn first_finish(choices: &str) -> Option<Finish> {
+    FINISH.find_iter(choices.as_bytes()).find_map(|at| {
+        let rest = choices[at + FINISH.needle().len()..].trim_ascii_start().strip_prefix(':')?.trim_ascii_start().strip_prefix('"')?;
+        let (reason, _) = rest.split_once('"')?;
+        (!reason.is_empty()).then(|| Finish::from_openai(reason))
     })
 }
 

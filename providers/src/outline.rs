@@ -2,20 +2,16 @@
 //! looks for its outline only: strings are stepped over, brackets are counted, and nothing is read that nobody asked for.
 //! Requests are read strictly instead ([`crate::json`]).
 
-use std::ops::Range;
-
 use crate::Error;
 
 /// The values of the top-level fields of these names, in their order; of a name that occurs twice, the last.
 ///
 /// # Errors
 /// When the body is not text, or not one JSON object as far as its outline shows.
-pub fn outline<const N: usize>(body: &[u8], names: [&str; N]) -> Result<[Option<Range<usize>>; N], Error> {
+pub fn outline<'b, const N: usize>(body: &'b [u8], names: [&str; N]) -> Result<[Option<&'b str>; N], Error> {
     let wrong = |what: &str| Error::answer(format!("it is not a JSON object: {what}"));
-    if simdutf8::basic::from_utf8(body).is_err() {
-        return Err(wrong("it is not UTF-8"));
-    }
-    let mut found = std::array::from_fn(|_| None);
+    let text = simdutf8::basic::from_utf8(body).map_err(|_| wrong("it is not UTF-8"))?;
+    let mut found = [None; N];
     let mut at = space(body, 0);
     if body.get(at) != Some(&b'{') {
         return Err(wrong("it does not begin with `{`"));
@@ -32,7 +28,7 @@ pub fn outline<const N: usize>(body: &[u8], names: [&str; N]) -> Result<[Option<
         let stop = skip(body, start).ok_or_else(|| wrong("it ends in the middle, or its brackets do not fit"))?;
         let name = &body[key + 1..end - 1];
         if let Some(slot) = names.iter().position(|n| n.as_bytes() == name) {
-            found[slot] = Some(start..stop);
+            found[slot] = Some(&text[start..stop]);
         }
         at = space(body, stop);
         match body.get(at) {
@@ -109,7 +105,7 @@ mod tests {
     use super::*;
 
     fn found<'a>(text: &'a str, name: &str) -> Result<Option<&'a str>, String> {
-        outline(text.as_bytes(), [name]).map(|[span]| span.map(|s| &text[s])).map_err(|e| e.to_string())
+        outline(text.as_bytes(), [name]).map(|[value]| value).map_err(|e| e.to_string())
     }
 
     #[test]
