@@ -10,8 +10,10 @@ use providers::prices::{Model, Prices};
 use providers::{Auth, Provider, Settings};
 use tracing::Instrument as _;
 
+use crate::background::Background;
 use crate::config::{Balance, Config, ModelConfig, ModelKind, Problem, ProviderConfig, Sticky, UnknownPrice};
 use crate::credential::Credential;
+use crate::jwt::Tokens;
 use crate::principal::{Access, Principals};
 use crate::prompts::{PromptRule, Prompts};
 use crate::secret::{Secret, Shown};
@@ -35,6 +37,8 @@ pub struct Rules {
     pub prompts: Prompts,
     /// Who may come in.
     pub principals: Principals,
+    /// Whose tokens are believed.
+    pub tokens: Option<Tokens>,
     /// Bounds.
     pub limits: Limits,
     /// Whether prompts and answers may be written down.
@@ -78,16 +82,7 @@ pub struct ProviderRule {
     /// Secrets that must not come back in what it says.
     pub shown: Shown,
     /// Keeps the credential fresh for as long as these rules live.
-    _refresher: Option<Refresher>,
-}
-
-/// A background task that ends with what it works for.
-struct Refresher(tokio::task::JoinHandle<()>);
-
-impl Drop for Refresher {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+    _refresher: Option<Background>,
 }
 
 /// A model that clients can ask for.
@@ -185,6 +180,8 @@ impl Rules {
         builder.problems.extend(prompt_problems);
         let (principals, principal_problems) = Principals::build(config, crate::serve::is_open(config));
         builder.problems.extend(principal_problems);
+        let (tokens, token_problems) = Tokens::build(&config.auth, state);
+        builder.problems.extend(token_problems);
         for (name, price) in &config.prices {
             builder.check_price(name, config);
             builder.prices.set(name.clone(), price.clone());
@@ -222,6 +219,7 @@ impl Rules {
             unknown_price: config.unknown_price,
             prompts,
             principals,
+            tokens,
             limits,
             log_content: config.log.content,
             sample: config.telemetry.sample.unwrap_or(1.0),
@@ -320,10 +318,8 @@ impl Builder<'_> {
                 _ => self.problem(format!("{path}.headers.{key}"), "is not a valid header"),
             }
         }
-        let refresher = (!credential.is_static())
-            .then(|| tokio::runtime::Handle::try_current().ok())
-            .flatten()
-            .map(|runtime| Refresher(runtime.spawn(credential.clone().keep_fresh().instrument(tracing::info_span!("credential", provider = name)))));
+        let fresh = (!credential.is_static()).then(|| credential.clone().keep_fresh().instrument(tracing::info_span!("credential", provider = name)));
+        let refresher = fresh.and_then(Background::spawn);
         self.providers.insert(name.to_owned(), Arc::new(ProviderRule { name: name.into(), dialect, base_url, credential, headers, shown: shown(config), _refresher: refresher }));
     }
 
