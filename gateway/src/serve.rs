@@ -385,3 +385,27 @@ fn stamp(source: &Path) -> Stamp {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn somebody_must_be_known_before_others_than_this_machine_can_ask() {
+        let jwt = "auth: { jwt: { issuer: \"https://id.example.com\", audience: a } }\ngroups: { staff: {} }\n";
+        let look = |listen: &str, yaml: &str| {
+            let config = crate::config::from_text(&format!("listen: {listen}:8080\n{yaml}"), &|_| None).unwrap();
+            (check(&config).iter().map(|p| p.path.clone()).collect::<Vec<_>>(), is_open(&config))
+        };
+        let none: Vec<String> = Vec::new();
+        assert_eq!(look("127.0.0.1", ""), (none.clone(), true));
+        assert_eq!(look("0.0.0.0", ""), (vec!["listen".to_owned()], false));
+        for yaml in [jwt, "consumers: { alice: { keys: [key-of-alice] } }\n"] {
+            assert_eq!(look("0.0.0.0", yaml), (none.clone(), false));
+            assert_eq!(look("127.0.0.1", yaml), (none.clone(), false), "where somebody is known, nobody else comes in");
+        }
+        assert_eq!(look("0.0.0.0", "auth: { anonymous: true }"), (none.clone(), true));
+        assert_eq!(look("127.0.0.1", "auth: { anonymous: false }"), (vec!["auth.anonymous".to_owned()], false));
+        assert_eq!(look("127.0.0.1", jwt.lines().next().unwrap()), (vec!["auth.jwt".to_owned()], false), "no token would let anybody in");
+    }
+}
