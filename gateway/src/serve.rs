@@ -103,6 +103,12 @@ impl Gateway {
         self.listener.local_addr()
     }
 
+    /// What stands before that in a URL.
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.load().is_some() { "https" } else { "http" }
+    }
+
     /// Where the admin port is.
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {

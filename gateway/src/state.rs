@@ -72,8 +72,11 @@ impl State {
         self.rules.load_full()
     }
 
-    /// Puts other rules in force.
+    /// Puts other rules in force. To be called inside a runtime: what they keep fresh begins here.
     pub fn swap(&self, rules: Arc<Rules>) {
+        if let Some(tokens) = &rules.tokens {
+            tokens.start();
+        }
         self.rules.store(Some(rules));
     }
 

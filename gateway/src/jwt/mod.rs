@@ -9,7 +9,7 @@ mod source;
 mod tests;
 mod token;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
@@ -73,8 +73,8 @@ struct Issuer {
     algorithms: Vec<Algorithm>,
     leeway: u64,
     source: Arc<Source>,
-    /// Keeps the keys fresh for as long as these rules live.
-    _keeper: Option<Background>,
+    /// Keeps the keys fresh for as long as these rules live, once they are in force.
+    keeper: OnceLock<Option<Background>>,
 }
 
 impl Tokens {
@@ -96,6 +96,13 @@ impl Tokens {
         }
         let tokens = (!issuers.is_empty()).then(|| Tokens { issuers, seen: Seen::new() });
         (tokens, problems)
+    }
+
+    /// Begins to fetch the keys of the issuers, and to keep them fresh. Rules that are only looked at ask nobody.
+    pub fn start(&self) {
+        for issuer in &self.issuers {
+            issuer.keeper.get_or_init(|| Background::spawn(issuer.source.clone().keep_fresh()));
+        }
     }
 
     /// Whose token of this hash was checked before.
@@ -163,9 +170,8 @@ impl Issuer {
         let place = Place { issuer: jwt.issuer.clone(), jwks_url: jwt.jwks_url.clone(), ca };
         let source = state.issuers.of(place, state).map_err(|message| wrong("ca", message)).ok();
         let (Some(source), true) = (source, problems.is_empty()) else { return Err(problems) };
-        let _keeper = Background::spawn(source.clone().keep_fresh());
         let (consumer_claim, groups_claim) = (jwt.consumer_claim.clone(), jwt.groups_claim.clone());
-        Ok(Issuer { name: jwt.issuer.clone(), audience: jwt.audience.as_slice().to_vec(), consumer_claim, groups_claim, algorithms, leeway: leeway.as_secs(), source, _keeper })
+        Ok(Issuer { name: jwt.issuer.clone(), audience: jwt.audience.as_slice().to_vec(), consumer_claim, groups_claim, algorithms, leeway: leeway.as_secs(), source, keeper: OnceLock::new() })
     }
 
     /// Checks a signature, by keys that are fetched if need be; the keys that it was checked by.

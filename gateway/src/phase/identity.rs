@@ -62,22 +62,21 @@ fn unknown(rules: &Rules, stranger: Stranger, peer: Option<&Peer>) -> Fault {
     unauthorized(message, error).detail(format!("{stranger:?}"))
 }
 
-/// What lets somebody in who has shown nothing.
+/// What lets somebody in who has shown nothing, or a certificate that is nobody's.
 fn wanted(rules: &Rules, peer: Option<&Peer>) -> String {
     let (keys, certificates) = rules.principals.takes();
     let tokens = rules.tokens.is_some();
-    let certificate = match peer {
-        Some(_) => "the client certificate names no consumer here; ",
-        None if certificates && (keys || tokens) => "a client certificate is needed, or else: ",
-        None if certificates => return "a client certificate is needed".to_owned(),
-        None => "",
-    };
-    let bearer = match (keys, tokens) {
-        (true, true) => "an API key or a token (JWT) is needed: send it as `Authorization: Bearer …`, or a key as `x-api-key: KEY`",
-        (false, true) => "a token (JWT) is needed: send it as `Authorization: Bearer TOKEN`",
-        _ => "an API key is needed: send it as `Authorization: Bearer KEY` or `x-api-key: KEY`",
-    };
-    format!("{certificate}{bearer}")
+    let all = [("a client certificate", certificates && peer.is_none()), ("an API key", keys || !(tokens || certificates)), ("a token (JWT)", tokens)];
+    let wanted: Vec<&str> = all.into_iter().filter(|(_, wanted)| *wanted).map(|(what, _)| what).collect();
+    let mut message = if peer.is_some() { "the client certificate names no consumer here".to_owned() } else { String::new() };
+    if let Some((last, others)) = wanted.split_last() {
+        let list = if others.is_empty() { (*last).to_owned() } else { format!("{} or {last}", others.join(", ")) };
+        message.push_str(&format!("{}{list} is needed", if message.is_empty() { "" } else { "; " }));
+    }
+    if wanted.iter().any(|what| *what != "a client certificate") {
+        message.push_str(": send it as `Authorization: Bearer KEY` or `x-api-key: KEY`");
+    }
+    message
 }
 
 /// A certificate that was good when the connection began and is not any more.

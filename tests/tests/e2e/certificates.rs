@@ -164,11 +164,11 @@ async fn a_consumer_is_known_by_any_name_of_its_certificate() {
     }
     secured.ask(None, Some("key-of-keyed")).await.unwrap().answer();
     let nothing = secured.ask(None, None).await.unwrap();
-    assert!(nothing.fault(401, "invalid_api_key").starts_with("a client certificate is needed, or else: an API key"), "{}", nothing.text());
+    assert!(nothing.fault(401, "invalid_api_key").starts_with("a client certificate or an API key is needed: send it"), "{}", nothing.text());
     // Names of one kind are not of another, and of a stranger nothing is known.
     for stranger in [authority.sign((dns("ann.example.com"), "search.example.com", hour)), authority.uri("spiffe://example.com/other")] {
         let refused = secured.ask(Some(&stranger), None).await.unwrap();
-        assert!(refused.fault(401, "invalid_api_key").starts_with("the client certificate names no consumer here"), "{}", refused.text());
+        assert!(refused.fault(401, "invalid_api_key").starts_with("the client certificate names no consumer here; an API key is needed"), "{}", refused.text());
         secured.ask(Some(&stranger), Some("key-of-keyed")).await.unwrap().answer();
     }
 }

@@ -144,7 +144,7 @@ impl Server {
             algorithms: key::algorithms().map(|(_, a)| a).collect(),
             leeway: 60,
             source: self.source(pace),
-            _keeper: None,
+            keeper: OnceLock::new(),
         };
         Tokens { issuers: vec![issuer], seen: Seen::new() }
     }
