@@ -298,8 +298,8 @@ async fn who_shows_nothing_is_told_what_to_show() {
 
 #[tokio::test]
 async fn several_issuers_and_claims_in_other_places() {
-    let (here, there) = (Signer::ec("k"), Signer::ec("k"));
-    let (first, second) = (Issuer::start(&[&here]).await, Issuer::start(&[&there]).await);
+    let (here, there, unwanted) = (Signer::ec("k"), Signer::ec("k"), Signer::ed("unwanted"));
+    let (first, second) = (Issuer::start(&[&here, &unwanted]).await, Issuer::start(&[&there, &unwanted]).await);
     let mock = Mock::start().await;
     let yaml = format!(
         "auth:\n  jwt:\n    - {{ issuer: \"{}\", audience: [a, trivium] }}\n    - {{ issuer: \"{1}\", audience: trivium, jwks_url: \"{1}/keys\", consumer_claim: who.name, groups_claim: realm_access.roles, algorithms: [ES256] }}\ngroups: {{ staff: {{}} }}\nconsumers: {{ alice: {{}} }}\n",
@@ -314,6 +314,7 @@ async fn several_issuers_and_claims_in_other_places() {
     // The key of one issuer signs nothing for the other, whatever it is called.
     ask(&gateway, &here.sign(&second.claims("alice"))).await.fault(401, "invalid_token");
     ask(&gateway, &there.sign(&first.claims("alice"))).await.fault(401, "invalid_token");
-    // The second takes one algorithm only.
-    ask(&gateway, &Signer::ed("k").sign(&claims)).await.fault(401, "invalid_token");
+    // The second takes one algorithm only, whatever keys it publishes.
+    ask(&gateway, &unwanted.sign(&claims)).await.fault(401, "invalid_token");
+    ask(&gateway, &unwanted.sign(&first.claims("alice"))).await.answer();
 }

@@ -104,6 +104,67 @@ async fn many_who_wait_for_the_first_keys_share_one_fetch() {
 }
 
 #[tokio::test]
+async fn an_issuer_that_hangs_holds_nobody_up_for_long() {
+    let signer = Signer::ed("k");
+    let server = Server::start(&[&signer]).await;
+    server.set(|f| f.delay = Duration::from_secs(600));
+    let tokens = server.tokens(PACE);
+    let text = signer.sign(&server.claims());
+    let answers = tokio::time::timeout(Duration::from_secs(60), async { (ask(&tokens, &text).await, ask(&tokens, &text).await) });
+    let none = Err(Refusal::NoKeys(server.url.clone()));
+    assert_eq!(answers.await.expect("there is a deadline"), (none.clone(), none));
+}
+
+#[tokio::test]
+async fn an_issuer_behind_an_authority_of_its_own() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}/keys", listener.local_addr().unwrap().port());
+    let body = json!({ "keys": [Signer::ed("k").jwk] }).to_string();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await;
+            let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len()).as_bytes()).await;
+        }
+    });
+    let place = |ca: Option<String>| Place { issuer: "https://id.example.com".into(), jwks_url: Some(url.clone()), ca: ca.map(String::into_bytes) };
+    let state = state();
+    let source = state.issuers.of(place(Some(made.cert.pem())), &state).unwrap();
+    assert!(source.first().await.is_some());
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    for ca in [None, Some(other.cert.pem())] {
+        assert!(state.issuers.of(place(ca), &state).unwrap().first().await.is_none());
+    }
+}
+
+#[tokio::test]
+async fn who_comes_while_keys_are_fetched_waits_for_these() {
+    let server = Server::start(&[&Signer::ed("k")]).await;
+    server.set(|f| f.delay = Duration::from_millis(50));
+    // Nothing but the fetch under way holds anybody back.
+    let source = server.source(EAGER);
+    let seeking: Vec<_> = (0..20)
+        .map(|_| {
+            let source = source.clone();
+            tokio::spawn(async move { source.seek().await.is_some() })
+        })
+        .collect();
+    for one in seeking {
+        assert!(one.await.unwrap());
+    }
+    assert_eq!(server.fetches(), 1);
+    source.seek().await;
+    assert_eq!(server.fetches(), 2);
+}
+
+#[tokio::test]
 async fn keys_are_fetched_in_the_background_and_only_from_where_they_should_be() {
     let signer = Signer::ed("k");
     let server = Server::start(&[&signer]).await;

@@ -170,6 +170,12 @@ fn http() -> reqwest::Client {
     crate::state::http_client(rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth()).unwrap()
 }
 
+fn state() -> Arc<State> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let ledger = crate::ledger::Ledger::start().unwrap();
+    State::new(ledger, crate::counters::Counters::Memory(crate::counters::Memory::volatile())).unwrap()
+}
+
 fn config(text: &str) -> Config {
     crate::config::from_text(text, &|_| None).unwrap()
 }
@@ -197,9 +203,7 @@ fn is_signature(result: &Result<String, Refusal>) -> bool {
 
 #[tokio::test]
 async fn what_is_wrong_with_a_configuration() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let ledger = crate::ledger::Ledger::start().unwrap();
-    let state = State::new(ledger, crate::counters::Counters::Memory(crate::counters::Memory::volatile())).unwrap();
+    let state = state();
     let problems = |jwt: &str| {
         let config = config(&format!("auth: {{ jwt: {jwt} }}"));
         let (_, problems) = Tokens::build(&config.auth, &state);
