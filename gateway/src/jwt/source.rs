@@ -80,7 +80,7 @@ enum Why {
     /// It is time.
     Due,
     /// There are none.
-    None,
+    First,
     /// One is wanted that is not among them.
     Unknown,
 }
@@ -141,7 +141,7 @@ impl Source {
     /// The keys known so far, fetched if there are none.
     pub(super) async fn first(self: &Arc<Self>) -> Option<Arc<Keys>> {
         if self.held.load().is_none() {
-            self.renew(Why::None).await;
+            self.renew(Why::First).await;
         }
         self.held()
     }
@@ -178,7 +178,7 @@ impl Source {
         let within = |at: Option<Instant>, time: Duration| at.is_some_and(|at| at.elapsed() < time);
         let enough = match why {
             Why::Due => flight.due > Instant::now(),
-            Why::None => self.held.load().is_some() || within(flight.ended, self.pace.none),
+            Why::First => self.held.load().is_some() || within(flight.ended, self.pace.none),
             Why::Unknown => within(flight.sought, self.pace.unknown),
         };
         if enough || flight.ended.is_some_and(|ended| ended >= asked) {
