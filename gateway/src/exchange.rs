@@ -15,7 +15,7 @@ use crate::ledger::{Entry, Record};
 use crate::principal::Principal;
 use crate::rules::Rules;
 use crate::state::State;
-use crate::trace::{Trace, new_span};
+use crate::trace::{Trace, new_span, write_hex};
 
 /// A form: its bytes, and where the value of its field `model` stands.
 #[derive(Debug, Clone)]
@@ -180,7 +180,11 @@ pub fn request_id(headers: &HeaderMap) -> String {
     let given = headers.get("x-request-id").and_then(|v| v.to_str().ok());
     match given.filter(|id| (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())) {
         Some(id) => id.to_owned(),
-        None => format!("{:016x}{:08x}", fastrand::u64(..), fastrand::u32(..)),
+        None => {
+            let mut digits = vec![0; 24];
+            write_hex(fastrand::u128(..), &mut digits);
+            String::from_utf8(digits).unwrap_or_default()
+        }
     }
 }
 

@@ -133,11 +133,23 @@ fn stream_headers(headers: &mut HeaderMap) {
 
 /// The stages, for whoever looks at a response in a browser: ours, and the wait for upstreams.
 fn timing(headers: &mut HeaderMap, total: Duration, upstream: Duration) {
-    let ms = |d: Duration| d.as_micros() as f64 / 1000.0;
-    let text = format!("gateway;dur={:.3}, upstream;dur={:.3}", ms(total.saturating_sub(upstream)), ms(upstream));
+    let mut text = String::with_capacity(48);
+    text.push_str("gateway;dur=");
+    push_millis(&mut text, total.saturating_sub(upstream));
+    text.push_str(", upstream;dur=");
+    push_millis(&mut text, upstream);
     if let Ok(value) = HeaderValue::try_from(text) {
         headers.insert(HeaderName::from_static("server-timing"), value);
     }
+}
+
+/// A duration in milliseconds with three decimals.
+fn push_millis(out: &mut String, d: Duration) {
+    let micros = u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
+    out.push_str(itoa::Buffer::new().format(micros / 1000));
+    out.push('.');
+    let rest = micros % 1000;
+    out.extend([rest / 100, rest / 10 % 10, rest % 10].map(|digit| char::from(b'0' + digit as u8)));
 }
 
 /// What is needed to settle a request once its usage is known.
