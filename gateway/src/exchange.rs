@@ -10,6 +10,7 @@ use providers::envelope::Envelope;
 use providers::prices::Model;
 use providers::{Dialect, Error, Operation};
 
+use crate::certificate::Peer;
 use crate::fault::Fault;
 use crate::ledger::{Entry, Record};
 use crate::names;
@@ -37,6 +38,8 @@ pub struct Exchange {
     pub method: Method,
     /// The client's headers.
     pub headers: HeaderMap,
+    /// The certificate of the client's connection.
+    pub peer: Option<Arc<Peer>>,
     /// Who is asking, once that is known.
     pub principal: Option<Arc<Principal>>,
     /// What is asked.
@@ -81,6 +84,7 @@ impl Exchange {
             rules,
             method,
             headers,
+            peer: None,
             principal: None,
             operation,
             model: String::new(),

@@ -12,8 +12,10 @@ use providers::prices::{Model, Prices};
 use providers::{Auth, Provider, Settings};
 use tracing::Instrument as _;
 
+use crate::background::Background;
 use crate::config::{Balance, Config, ModelConfig, ModelKind, Problem, ProviderConfig, Sticky, UnknownPrice};
 use crate::credential::Credential;
+use crate::jwt::Tokens;
 use crate::principal::{Access, Principals};
 use crate::prompts::{PromptRule, Prompts};
 use crate::secret::{Secret, Shown};
@@ -37,6 +39,8 @@ pub struct Rules {
     pub prompts: Prompts,
     /// Who may come in.
     pub principals: Principals,
+    /// Whose tokens are believed.
+    pub tokens: Option<Tokens>,
     /// Bounds.
     pub limits: Limits,
     /// Whether prompts and answers may be written down.
@@ -84,7 +88,7 @@ pub struct ProviderRule {
     /// Secrets that must not come back in what it says.
     pub shown: Shown,
     /// Keeps the credential fresh for as long as these rules live.
-    _refresher: Option<Refresher>,
+    _refresher: Option<Background>,
 }
 
 /// A base URL in parts, so that a call's URL is put together and not parsed.
@@ -109,15 +113,6 @@ impl ProviderRule {
         parts.authority.clone_from(&self.base.authority);
         parts.path_and_query = Some(PathAndQuery::from_maybe_shared(Bytes::from(whole))?);
         Ok(Uri::from_parts(parts)?)
-    }
-}
-
-/// A background task that ends with what it works for.
-struct Refresher(tokio::task::JoinHandle<()>);
-
-impl Drop for Refresher {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 
@@ -216,6 +211,8 @@ impl Rules {
         builder.problems.extend(prompt_problems);
         let (principals, principal_problems) = Principals::build(config, crate::serve::is_open(config));
         builder.problems.extend(principal_problems);
+        let (tokens, token_problems) = Tokens::build(&config.auth, state);
+        builder.problems.extend(token_problems);
         for (name, price) in &config.prices {
             builder.check_price(name, config);
             builder.prices.set(name.clone(), price.clone());
@@ -253,6 +250,7 @@ impl Rules {
             unknown_price: config.unknown_price,
             prompts,
             principals,
+            tokens,
             limits,
             log_content: config.log.content,
             sample: config.telemetry.sample.unwrap_or(1.0),
@@ -357,24 +355,11 @@ impl Builder<'_> {
                 _ => self.problem(format!("{path}.headers.{key}"), "is not a valid header"),
             }
         }
-        let refresher = (!credential.is_static())
-            .then(|| tokio::runtime::Handle::try_current().ok())
-            .flatten()
-            .map(|runtime| Refresher(runtime.spawn(credential.clone().keep_fresh().instrument(tracing::info_span!("credential", provider = name)))));
-        self.providers.insert(
-            name.to_owned(),
-            Arc::new(ProviderRule {
-                name: name.into(),
-                forwards: dialect.forwards().iter().map(|name| HeaderName::from_static(name)).collect(),
-                dialect,
-                base_url,
-                base,
-                credential,
-                headers,
-                shown: shown(config),
-                _refresher: refresher,
-            }),
-        );
+        let fresh = (!credential.is_static()).then(|| credential.clone().keep_fresh().instrument(tracing::info_span!("credential", provider = name)));
+        let refresher = fresh.and_then(Background::spawn);
+        let forwards = dialect.forwards().iter().map(|name| HeaderName::from_static(name)).collect();
+        let rule = ProviderRule { name: name.into(), forwards, dialect, base_url, base, credential, headers, shown: shown(config), _refresher: refresher };
+        self.providers.insert(name.to_owned(), Arc::new(rule));
     }
 
     fn check_price(&mut self, name: &str, config: &Config) {

@@ -3,11 +3,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bad_input;
+mod certificates;
 mod dialects;
+mod issuer;
 mod ledger;
 mod passes;
 mod prompts;
 mod purses;
 mod routing;
 mod running;
+mod strangers;
 mod streams;
+mod tokens;
