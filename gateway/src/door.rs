@@ -79,6 +79,15 @@ fn shown(path: &str) -> String {
     path.chars().take(200).collect()
 }
 
+/// What a path asks of a model, if it does: the operation and, where the path has them, the model and whether a stream is wanted.
+pub(crate) fn operation_at(path: &str) -> Option<(Operation, Option<(String, bool)>)> {
+    match way(path) {
+        Way::Model(operation) => Some((operation, None)),
+        Way::Named(operation, model, stream) => Some((operation, Some((model, stream)))),
+        _ => None,
+    }
+}
+
 fn way(path: &str) -> Way {
     let model = |operation| Way::Model(operation);
     match path {
@@ -166,7 +175,7 @@ pub fn failed(mut x: Exchange, fault: &Fault) -> Response<Body> {
     if let Some(record) = &mut x.record {
         record.ended = true;
         record.entry.status = fault.told.status;
-        record.entry.stream = x.stream;
+        record.entry.stream = x.asked.stream;
         let (error, detail) = fault.written(x.rules.log_content);
         if fault.blame != Blame::Client {
             tracing::warn!(request_id = x.id, status = fault.told.status, error, detail, "a request failed");

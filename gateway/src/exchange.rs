@@ -1,5 +1,6 @@
 //! [`Exchange`]: the facts of one request, from the door to the relay.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -26,22 +27,13 @@ pub struct Form {
     pub body: Bytes,
     /// The model's value.
     pub model: std::ops::Range<usize>,
+    /// Its content type, with the boundary.
+    pub content_type: HeaderValue,
 }
 
-/// One request.
-pub struct Exchange {
-    /// The process.
-    pub state: Arc<State>,
-    /// The rules in force when it came; they hold to its end.
-    pub rules: Arc<Rules>,
-    /// The client's method.
-    pub method: Method,
-    /// The client's headers.
-    pub headers: HeaderMap,
-    /// The certificate of the client's connection.
-    pub peer: Option<Arc<Peer>>,
-    /// Who is asking, once that is known.
-    pub principal: Option<Arc<Principal>>,
+/// What is asked: the operation, the body as it came, and the request that the phases made of it. Knows nothing of who asks,
+/// so that a request can be explained that nobody has sent.
+pub struct Asked {
     /// What is asked.
     pub operation: Operation,
     /// The model asked for.
@@ -58,6 +50,24 @@ pub struct Exchange {
     pub rewritten: bool,
     /// What the client is told was dropped or changed.
     pub warnings: Vec<String>,
+}
+
+/// One request.
+pub struct Exchange {
+    /// The process.
+    pub state: Arc<State>,
+    /// The rules in force when it came; they hold to its end.
+    pub rules: Arc<Rules>,
+    /// The client's method.
+    pub method: Method,
+    /// The client's headers.
+    pub headers: HeaderMap,
+    /// The certificate of the client's connection.
+    pub peer: Option<Arc<Peer>>,
+    /// Who is asking, once that is known.
+    pub principal: Option<Arc<Principal>>,
+    /// What is asked. Its fields and methods are those of the exchange.
+    pub asked: Asked,
     /// How the limits stand, for the client.
     pub limit_headers: HeaderMap,
     /// What the request costs at worst, in billionths of a dollar, where prices are known.
@@ -86,14 +96,7 @@ impl Exchange {
             headers,
             peer: None,
             principal: None,
-            operation,
-            model: String::new(),
-            stream: false,
-            envelope: Envelope::empty(),
-            form: None,
-            hub: None,
-            rewritten: false,
-            warnings: Vec::new(),
+            asked: Asked::new(operation),
             limit_headers: HeaderMap::new(),
             estimate: None,
             price: None,
@@ -106,6 +109,48 @@ impl Exchange {
     /// The entry in the ledger, as long as the answer has not taken it along.
     pub fn entry(&mut self) -> Option<&mut Entry> {
         self.record.as_mut().map(|r| &mut *r.entry)
+    }
+
+    /// What an answer's writer has to know.
+    #[must_use]
+    pub fn meta(&self) -> Meta {
+        let include_usage = self.envelope.get("stream_options").is_some_and(|raw| serde_json::from_str::<providers::wire::StreamOptions>(raw).is_ok_and(|o| o.include_usage == Some(true)));
+        Meta { id: self.id.clone(), created: self.state.now().as_secs(), model: self.model.clone(), include_usage, request: self.envelope.body().clone() }
+    }
+}
+
+impl Deref for Exchange {
+    type Target = Asked;
+
+    fn deref(&self) -> &Asked {
+        &self.asked
+    }
+}
+
+impl DerefMut for Exchange {
+    fn deref_mut(&mut self) -> &mut Asked {
+        &mut self.asked
+    }
+}
+
+impl Asked {
+    /// Nothing yet: only what will be asked.
+    #[must_use]
+    pub fn new(operation: Operation) -> Self {
+        Asked { operation, model: String::new(), stream: false, envelope: Envelope::empty(), form: None, hub: None, rewritten: false, warnings: Vec::new() }
+    }
+
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// When it is not strict JSON, or its head has wrong types.
+    pub fn read(&mut self, body: Bytes) -> Result<(), Error> {
+        self.envelope = Envelope::read(body)?;
+        if self.model.is_empty() {
+            self.model = self.envelope.model().to_owned();
+            self.stream = self.envelope.stream();
+        }
+        Ok(())
     }
 
     /// The client's dialect, for chats and for errors.
@@ -145,26 +190,6 @@ impl Exchange {
     pub fn rewrite(&mut self, hub: Envelope) {
         self.hub = Some(hub);
         self.rewritten = true;
-    }
-
-    /// What an answer's writer has to know.
-    #[must_use]
-    pub fn meta(&self) -> Meta {
-        let include_usage = self.envelope.get("stream_options").is_some_and(|raw| serde_json::from_str::<providers::wire::StreamOptions>(raw).is_ok_and(|o| o.include_usage == Some(true)));
-        Meta { id: self.id.clone(), created: self.state.now().as_secs(), model: self.model.clone(), include_usage, request: self.envelope.body().clone() }
-    }
-
-    /// Reads the body.
-    ///
-    /// # Errors
-    /// When it is not strict JSON, or its head has wrong types.
-    pub fn read(&mut self, body: Bytes) -> Result<(), Error> {
-        self.envelope = Envelope::read(body)?;
-        if self.model.is_empty() {
-            self.model = self.envelope.model().to_owned();
-            self.stream = self.envelope.stream();
-        }
-        Ok(())
     }
 }
 

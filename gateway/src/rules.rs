@@ -20,7 +20,7 @@ use crate::principal::{Access, Principals};
 use crate::prompts::{PromptRule, Prompts};
 use crate::secret::{Secret, Shown};
 use crate::state::State;
-use crate::target::{BreakerRule, Stats};
+use crate::target::{BreakerRule, Figures, Stats};
 use crate::upstream::Client;
 
 /// Everything that a request is judged by.
@@ -163,7 +163,7 @@ pub struct TargetRule {
     /// Its rank.
     pub priority: u32,
     /// What is known of it.
-    pub stats: Arc<Stats>,
+    pub figures: Arc<Figures>,
     /// The client that connects within this model's time.
     pub client: Client,
 }
@@ -292,6 +292,12 @@ impl TargetRule {
             Some((before, after)) => format!("{before}{rest}{after}").into(),
             None => self.model.clone(),
         }
+    }
+
+    /// What is known of it, for what the client's words make of it.
+    #[must_use]
+    pub fn stats(&self, rest: &str) -> Arc<Stats> {
+        self.figures.of(rest)
     }
 
     /// What the model costs and can do.
@@ -458,9 +464,9 @@ impl Builder<'_> {
         }
         // A provider that was refused has been reported already.
         let provider = self.providers.get(provider)?.clone();
-        let stats = self.state.stats(&format!("{of} → {target}"));
+        let figures = self.state.figures(&format!("{of} → {target}"), model.contains('*'));
         let price = self.prices.get(&provider.name, provider.dialect.kind(), model).cloned().filter(|_| !model.contains('*'));
-        Some(TargetRule { name: format!("{}/{model}", provider.name).into(), provider, model: model.into(), price, weight, priority, stats, client: client.clone() })
+        Some(TargetRule { name: format!("{}/{model}", provider.name).into(), provider, model: model.into(), price, weight, priority, figures, client: client.clone() })
     }
 
     fn retry(&mut self, path: &str, config: &ModelConfig) -> RetryRule {

@@ -12,7 +12,7 @@ use crate::jwt::Sources;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::rules::Rules;
-use crate::target::Stats;
+use crate::target::Figures;
 use crate::upstream::Client;
 
 /// The process.
@@ -24,7 +24,7 @@ pub struct State {
     tls: Arc<rustls::ClientConfig>,
     /// For what is hot: providers.
     upstream: Client,
-    stats: Mutex<HashMap<String, Arc<Stats>>>,
+    targets: Mutex<HashMap<String, Arc<Figures>>>,
     /// The keys of issuers of tokens.
     pub issuers: Sources,
     /// Where limits are counted.
@@ -54,7 +54,7 @@ impl State {
             http,
             upstream: Client::new(tls.clone(), Duration::from_secs(5)),
             tls,
-            stats: Mutex::default(),
+            targets: Mutex::default(),
             issuers: Sources::default(),
             counters,
             ledger,
@@ -92,18 +92,18 @@ impl State {
         &self.tls
     }
 
-    /// What is known of a target, by its name; made when it is new.
+    /// What is known of a target, by its name; made when it is new. `wildcard` says whether it stands for many models.
     #[must_use]
-    pub fn stats(&self, name: &str) -> Arc<Stats> {
-        let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
-        stats.entry(name.to_owned()).or_default().clone()
+    pub fn figures(&self, name: &str, wildcard: bool) -> Arc<Figures> {
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        targets.entry(name.to_owned()).or_insert_with(|| Arc::new(Figures::new(wildcard))).clone()
     }
 
     /// All targets that were ever known, by name.
     #[must_use]
-    pub fn all_stats(&self) -> Vec<(String, Arc<Stats>)> {
-        let stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<_> = stats.iter().map(|(n, s)| (n.clone(), s.clone())).collect();
+    pub fn all_stats(&self) -> Vec<(String, Arc<Figures>)> {
+        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = targets.iter().map(|(n, f)| (n.clone(), f.clone())).collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
         all
     }

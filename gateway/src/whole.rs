@@ -9,7 +9,7 @@ use providers::outline::outline;
 use providers::usage::{OpenAiUsage, Usage};
 use providers::{Call, Dialect, Error, Operation, Provider, Target, embed, rerank};
 
-use crate::exchange::Exchange;
+use crate::exchange::Asked;
 use crate::fault::Fault;
 use crate::stream::Seen;
 
@@ -79,9 +79,9 @@ fn object(body: &[u8]) -> Result<&str, Error> {
 
 /// How many tokens a request has, where the provider does not count: about four bytes each.
 #[must_use]
-pub fn estimate(x: &Exchange) -> (Vec<u8>, Seen) {
-    let tokens = (x.envelope.body().len() as u64).div_ceil(4);
-    let body = match x.operation {
+pub fn estimate(asked: &Asked) -> (Vec<u8>, Seen) {
+    let tokens = (asked.envelope.body().len() as u64).div_ceil(4);
+    let body = match asked.operation {
         Operation::CountGenerate => providers::generate::count_answer(tokens),
         _ => providers::messages::count_answer(tokens),
     };
@@ -103,19 +103,19 @@ impl Work {
     ///
     /// # Errors
     /// When the request is wrong.
-    pub fn read(x: &mut Exchange) -> Result<Self, Fault> {
-        Ok(match x.operation {
-            Operation::Rerank => Work::Rerank(x.hub()?.body().clone()),
+    pub fn read(asked: &mut Asked) -> Result<Self, Fault> {
+        Ok(match asked.operation {
+            Operation::Rerank => Work::Rerank(asked.hub()?.body().clone()),
             Operation::EmbedContent | Operation::BatchEmbedContents => {
                 // Gemini has the model in the path.
-                let mut edit = x.envelope.edit();
-                edit.set_text("model", &x.model);
+                let mut edit = asked.envelope.edit();
+                edit.set_text("model", &asked.model);
                 let body = edit.finish().into_bytes();
-                let batch = x.operation == Operation::BatchEmbedContents;
+                let batch = asked.operation == Operation::BatchEmbedContents;
                 let hub = if batch { providers::generate::read_batch(&body)? } else { providers::generate::read_embed(&body)? };
                 Work::EmbedContent(hub.into(), batch)
             }
-            _ => Work::Embed(x.hub()?.body().clone()),
+            _ => Work::Embed(asked.hub()?.body().clone()),
         })
     }
 

@@ -119,9 +119,17 @@ fn unauthorized(message: String, challenge: &'static str) -> Fault {
 /// 403 if not.
 pub fn may_use(x: &Exchange, model: &ModelRule) -> Result<(), Fault> {
     let Some(principal) = &x.principal else { return Err(Fault::gateway("nobody is asking")) };
-    if principal.may_use(&x.model) && model.access.admits(principal) {
+    allowed(principal, model, &x.model)
+}
+
+/// Whether somebody may use a model that is asked for by this name.
+///
+/// # Errors
+/// 403 if not.
+pub fn allowed(principal: &Principal, model: &ModelRule, asked: &str) -> Result<(), Fault> {
+    if principal.may_use(asked) && model.access.admits(principal) {
         return Ok(());
     }
-    let message = format!("{} may not use the model `{}`; `GET /v1/models` lists those that it may", principal.name, x.model.chars().take(128).collect::<String>());
+    let message = format!("{} may not use the model `{}`; `GET /v1/models` lists those that it may", principal.name, asked.chars().take(128).collect::<String>());
     Err(Fault::client(StatusCode::FORBIDDEN, ErrorKind::Permission, message).code("model_not_allowed").param("model"))
 }

@@ -15,7 +15,7 @@ use tokio::time::Sleep;
 
 use crate::body::{Body, BodyError};
 use crate::exchange::{Exchange, name_request};
-use crate::fault::Fault;
+use crate::fault::{Blame, Fault};
 use crate::ledger::Record;
 use crate::names;
 use crate::phase::call::{Kind, Reply, chain};
@@ -69,7 +69,7 @@ pub fn response(x: &mut Exchange, model: &ModelRule, reply: Reply) -> Response<B
                 headers.insert(header::CONTENT_TYPE, content_type);
             }
             bill.settle(&mut record, &reply.seen, reply.flight.as_ref());
-            Body::Stream(Box::pin(Raw { body, record, _flight: reply.flight }))
+            Body::Stream(Box::pin(Raw { body, record, flight: reply.flight }))
         }
         Kind::Stream(flow, first, body) => {
             stream_headers(&mut headers);
@@ -95,7 +95,7 @@ pub fn response(x: &mut Exchange, model: &ModelRule, reply: Reply) -> Response<B
 #[must_use]
 pub fn raw(x: &mut Exchange, body: Answer) -> Body {
     match x.record.take() {
-        Some(record) => Body::Stream(Box::pin(Raw { body, record, _flight: None })),
+        Some(record) => Body::Stream(Box::pin(Raw { body, record, flight: None })),
         None => Body::Whole(None),
     }
 }
@@ -256,6 +256,9 @@ impl Relay {
         }
         self.upstream = None;
         self.record.ended = true;
+        if let Some(flight) = self.flight.as_mut().filter(|_| fault.blame != Blame::Client) {
+            flight.failed();
+        }
         let (error, detail) = fault.written(self.bill.rules.log_content);
         self.record.entry.error = Some(error);
         self.record.entry.detail = detail;
@@ -344,7 +347,7 @@ impl HttpBody for Said {
 struct Raw {
     body: Answer,
     record: Record,
-    _flight: Option<InFlight>,
+    flight: Option<InFlight>,
 }
 
 impl HttpBody for Raw {
@@ -358,6 +361,7 @@ impl HttpBody for Raw {
             Some(Err(e)) => {
                 self.record.ended = true;
                 self.record.entry.error = Some(chain(e));
+                self.flight.as_mut().map(InFlight::failed);
             }
             Some(Ok(_)) => {}
         }

@@ -1,28 +1,29 @@
-//! One try at one target: what it cannot pass on is translated or answered here, the rest is sent, accepted and read.
+//! One try at one target: what is sent is prepared, sent, accepted and read.
 
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
+use providers::Target;
+use providers::answer::Answer;
 use providers::door::door;
-use providers::{Operation, Target};
 
 use super::failure::{Failure, broken, retry_connect, timed_out};
+use super::prepare::{Prepared, Reading, Sending, prepare};
 use super::read::{collect, raw, read_whole, said, streamed};
-use super::send::{Reading, Sending, accept, passed_headers, prepare, send};
+use super::send::{accept, passed_headers, send};
 use super::{Kind, Reply};
 use crate::exchange::Exchange;
-use crate::rules::{ModelRule, ProviderRule, TargetRule};
+use crate::rules::{ModelRule, TargetRule};
 use crate::stream::Seen;
-use crate::whole;
+use crate::whole::{self, Work};
 
 /// Asks one target.
 pub(super) async fn attempt(x: &mut Exchange, model: &ModelRule, target: &TargetRule, rest: &str) -> Result<Reply, Failure> {
     let name = target.model_for(rest);
-    let rules = x.rules.clone();
     let provider = &target.provider;
     // What another target had to leave out is no concern of this one.
     x.warnings.clear();
-    let price = target.price_of(&name, &rules.prices);
+    let price = target.price_of(&name, &x.rules.prices);
     x.price.clone_from(&price);
     let t = Target { model: &name, info: price.as_deref() };
     if let Some(entry) = x.entry() {
@@ -30,25 +31,16 @@ pub(super) async fn attempt(x: &mut Exchange, model: &ModelRule, target: &Target
         entry.provider_kind = Some(provider.dialect.kind());
         entry.model_used = Some(name.clone());
     }
-    match x.operation {
-        Operation::Embeddings | Operation::Rerank | Operation::EmbedContent | Operation::BatchEmbedContents => {
-            if let Some(reply) = translated_whole(x, model, target, &t).await? {
-                return Ok(reply);
-            }
-        }
-        Operation::Chat(_) => {
-            if let Some(reply) = offline(x, provider)? {
-                return Ok(reply);
-            }
-        }
-        Operation::CountMessages | Operation::CountGenerate if provider.dialect.path(x.operation, &t, false)?.is_none() => {
-            let (body, seen) = whole::estimate(x);
-            x.warnings.push("the number of tokens is an estimate: this provider does not count them".to_owned());
-            return Ok(whole_reply(body, seen));
-        }
-        _ => {}
+    match prepare(&mut x.asked, provider, &t)? {
+        Prepared::One(sending) => one(x, model, target, &t, sending).await,
+        Prepared::Several(work, sendings) => several(x, model, target, &t, &work, sendings).await,
+        Prepared::Said(answer) => Ok(offline(x, &answer)),
+        Prepared::Whole(body, seen) => Ok(whole_reply(body, seen)),
     }
-    let sending = prepare(x, provider, &t)?;
+}
+
+async fn one(x: &mut Exchange, model: &ModelRule, target: &TargetRule, t: &Target<'_>, sending: Sending) -> Result<Reply, Failure> {
+    let provider = &target.provider;
     let reading = sending.reading;
     let first = tokio::time::Instant::now() + if x.stream { model.timeout.first_token } else { model.timeout.total };
     // Only a stream has a first token to wait for; the time for the whole answer is watched by the caller.
@@ -62,40 +54,25 @@ pub(super) async fn attempt(x: &mut Exchange, model: &ModelRule, target: &Target
     let (kind, seen) = match reading {
         Reading::Raw => (raw(response), Seen { content: true, done: true, ..Seen::default() }),
         _ if x.stream => {
-            let reading = streamed(x, provider, model, &t, reading, response);
+            let reading = streamed(x, provider, model, t, reading, response);
             tokio::time::timeout_at(first, reading).await.map_err(|_| timed_out("no token came in time", model))??
         }
-        _ => read_whole(x, provider, model, &t, reading, response).await?,
+        _ => read_whole(x, provider, model, t, reading, response).await?,
     };
     Ok(Reply { kind, headers, seen, flight: None, upstream: Duration::ZERO })
 }
 
-/// Embeddings and reranking through a provider that does not speak OpenAI's form of them: one call or several, read
-/// together. `None` if the provider speaks it itself.
-async fn translated_whole(x: &mut Exchange, model: &ModelRule, target: &TargetRule, t: &Target<'_>) -> Result<Option<Reply>, Failure> {
-    let dialect = &target.provider.dialect;
-    // A rewritten embeddings or rerank request is still in the provider's own dialect: only its bytes are others.
-    if dialect.path(x.operation, t, false)?.is_some() {
-        return Ok(None);
-    }
-    let work = whole::Work::read(x)?;
-    let calls = match work.offline(dialect.as_ref()) {
-        Some(done) => {
-            let (body, seen) = done?;
-            return Ok(Some(whole_reply(body, seen)));
-        }
-        None => work.calls(dialect.as_ref(), t)?,
-    };
-    let mut bodies = Vec::with_capacity(calls.len());
-    for call in calls {
-        x.warnings.extend(call.warnings);
-        let sending = Sending { path: call.path, headers: call.headers, body: call.body, content_type: HeaderValue::from_static("application/json"), reading: Reading::Translate };
+/// Calls whose answers are one: embeddings of many texts, where the provider takes only so many at a time.
+async fn several(x: &mut Exchange, model: &ModelRule, target: &TargetRule, t: &Target<'_>, work: &Work, sendings: Vec<Sending>) -> Result<Reply, Failure> {
+    let provider = &target.provider;
+    let mut bodies = Vec::with_capacity(sendings.len());
+    for sending in sendings {
         let response = send(x, target, sending).await.map_err(|e| retry_connect(e, model))?;
-        let response = accept(x, &target.provider, model, response).await?;
+        let response = accept(x, provider, model, response).await?;
         bodies.push(collect(x, response, model).await?);
     }
-    let (body, seen) = work.answer(dialect.as_ref(), t, &bodies).map_err(|e| broken(e, model))?;
-    Ok(Some(whole_reply(body, seen)))
+    let (body, seen) = work.answer(provider.dialect.as_ref(), t, &bodies).map_err(|e| broken(e, model))?;
+    Ok(whole_reply(body, seen))
 }
 
 fn whole_reply(body: Vec<u8>, seen: Seen) -> Reply {
@@ -103,14 +80,10 @@ fn whole_reply(body: Vec<u8>, seen: Seen) -> Reply {
 }
 
 /// The answer of a provider that needs no upstream.
-fn offline(x: &mut Exchange, provider: &ProviderRule) -> Result<Option<Reply>, Failure> {
-    // Only one kind answers offline, and it has no place: the others are spared the translation.
-    if !provider.base_url.is_empty() {
-        return Ok(None);
+fn offline(x: &Exchange, answer: &Answer) -> Reply {
+    if !x.stream {
+        return whole_reply(door(x.dialect()).answer(answer, &x.meta()), whole::seen(answer));
     }
-    let hub = x.hub()?.clone();
-    let Some(answer) = provider.dialect.offline(&hub.chat()?) else { return Ok(None) };
-    let answer = answer?;
-    let (kind, seen) = if x.stream { said(x, &answer) } else { (Kind::Whole(door(x.dialect()).answer(&answer, &x.meta()).into(), HeaderValue::from_static("application/json")), whole::seen(&answer)) };
-    Ok(Some(Reply { kind, headers: HeaderMap::new(), seen, flight: None, upstream: Duration::ZERO }))
+    let (kind, seen) = said(x, answer);
+    Reply { kind, headers: HeaderMap::new(), seen, flight: None, upstream: Duration::ZERO }
 }

@@ -6,17 +6,20 @@ use providers::{Error, ErrorKind};
 use crate::fault::{Blame, Fault};
 use crate::rules::ModelRule;
 
+/// The outcome of a try that was none: the target cannot do what is asked, or the request is wrong, and nothing was sent.
+pub(super) const UNSUPPORTED: &str = "unsupported";
+
 /// Why a try failed.
-pub(super) struct Failure {
-    pub(super) fault: Fault,
+pub(crate) struct Failure {
+    pub(crate) fault: Fault,
     pub(super) outcome: &'static str,
     pub(super) status: Option<u16>,
-    pub(super) again: Again,
+    pub(crate) again: Again,
 }
 
 /// Whether another try is worth it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Again {
+pub(crate) enum Again {
     /// It would fail everywhere.
     No,
     /// Only elsewhere.
@@ -35,13 +38,13 @@ impl From<Error> for Failure {
     /// An error of a translation, before anything was sent.
     fn from(e: Error) -> Self {
         let again = if matches!(e, Error::Unsupported { .. }) { Again::Elsewhere } else { Again::No };
-        Failure::new(e, "unsupported", again)
+        Failure::new(e, UNSUPPORTED, again)
     }
 }
 
 impl From<Fault> for Failure {
     fn from(fault: Fault) -> Self {
-        Failure::new(fault, "unsupported", Again::No)
+        Failure::new(fault, UNSUPPORTED, Again::No)
     }
 }
 

@@ -2,15 +2,16 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use providers::answer::{Answer as HubAnswer, Delta};
 use providers::door::door;
 use providers::sse::{Cutter, Framing};
 use providers::{Dialect, Error, Operation, Target};
 
 use super::Kind;
-use super::failure::{Failure, broken};
-use super::send::{Reading, chain};
+use super::failure::{Failure, broken, timed_out};
+use super::prepare::Reading;
+use super::send::chain;
 use crate::exchange::Exchange;
 use crate::rules::{ModelRule, ProviderRule};
 use crate::stream::{Flow, Seen, note};
@@ -57,11 +58,7 @@ pub(super) async fn streamed(x: &mut Exchange, provider: &ProviderRule, model: &
                     first.push(flow.push(data).map_err(|e| broken(e, model))?);
                 }
             }
-            Some(Err(e)) => {
-                let mut failure = broken(providers::broken_off(), model);
-                failure.fault.detail = Some(chain(&e));
-                return Err(failure);
-            }
+            Some(Err(e)) => return Err(broken_off(&e, model)),
             None => {
                 first.push(flow.end().map_err(|e| broken(e, model))?);
                 break;
@@ -90,18 +87,30 @@ async fn not_a_stream(x: &mut Exchange, provider: &ProviderRule, model: &ModelRu
     Ok(said(x, &answer))
 }
 
-/// Collects a body in memory, up to the limit.
+/// Collects a body in memory, up to the limit, as long as it does not stand still.
 pub(super) async fn collect(x: &Exchange, response: Response<Answer>, model: &ModelRule) -> Result<Bytes, Failure> {
     let limit = x.rules.limits.answer;
-    match Limited::new(response.into_body(), limit).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(e) if e.is::<http_body_util::LengthLimitError>() => Err(broken(Error::answer(format!("it is longer than {limit} bytes")), model)),
-        Err(e) => {
-            let mut failure = broken(providers::broken_off(), model);
-            failure.fault.detail = Some(chain(e.as_ref()));
-            Err(failure)
+    let mut body = response.into_body();
+    let mut pieces = Vec::new();
+    let mut length = 0;
+    // The timer is only set where there is nothing to read yet.
+    while let Some(frame) = tokio::time::timeout(model.timeout.idle, body.frame()).await.map_err(|_| timed_out("the answer stood still for too long", model))? {
+        let frame = frame.map_err(|e| broken_off(&e, model))?;
+        let Ok(data) = frame.into_data() else { continue };
+        length += data.len();
+        if length > limit {
+            return Err(broken(Error::answer(format!("it is longer than {limit} bytes")), model));
         }
+        pieces.push(data);
     }
+    Ok(if pieces.len() == 1 { pieces.swap_remove(0) } else { pieces.concat().into() })
+}
+
+/// The upstream's connection ended in the middle of an answer.
+fn broken_off(e: &crate::upstream::Error, model: &ModelRule) -> Failure {
+    let mut failure = broken(providers::broken_off(), model);
+    failure.fault.detail = Some(chain(e));
+    failure
 }
 
 /// Reads an answer in one piece.

@@ -1,94 +1,21 @@
-//! What is sent to a target, and what comes back before there is a body to read: a good answer's head, or a failure.
+//! Sends a request to a target, and takes the head of its answer: a good one, or a failure.
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
-use providers::envelope::Payload;
-use providers::{Dialect, Error, ErrorKind, Operation, Target};
+use providers::ErrorKind;
 
 use super::failure::{Again, Failure};
+use super::prepare::Sending;
 use crate::exchange::Exchange;
 use crate::fault::Fault;
 use crate::names;
 use crate::rules::{ModelRule, ProviderRule, TargetRule};
 use crate::upstream::{self, Answer};
 
-/// How an upstream's answer is read.
-#[derive(Clone, Copy)]
-pub(super) enum Reading {
-    /// It is in the client's dialect already.
-    Pass,
-    /// It is read into the hub and written for the client.
-    Translate,
-    /// It is not looked at.
-    Raw,
-}
-
-/// One request on its way.
-pub(super) struct Sending {
-    pub(super) path: String,
-    pub(super) headers: Vec<(&'static str, String)>,
-    pub(super) body: Payload,
-    pub(super) content_type: HeaderValue,
-    pub(super) reading: Reading,
-}
-
 /// Largest error body that is read.
 const ERROR_BODY: usize = 1 << 20;
-
-/// What is sent: the client's bytes where the provider speaks the client's dialect, else the hub's request, as it is or
-/// translated.
-pub(super) fn prepare(x: &mut Exchange, provider: &ProviderRule, t: &Target<'_>) -> Result<Sending, Failure> {
-    let dialect = &provider.dialect;
-    let operation = x.operation;
-    let stream = x.stream;
-    let json = HeaderValue::from_static("application/json");
-    if let Some(form) = &x.form {
-        let path = dialect.path(operation, t, stream)?.ok_or_else(|| lacks(provider, operation))?;
-        let content_type = x.headers.get(header::CONTENT_TYPE).cloned().unwrap_or(json);
-        let body = Payload::from_iter([form.body.slice(..form.model.start), Bytes::copy_from_slice(t.model.as_bytes()), form.body.slice(form.model.end..)]);
-        return Ok(Sending { path, headers: Vec::new(), body, content_type, reading: Reading::Raw });
-    }
-    let passes = !x.rewritten || matches!(operation, Operation::Chat(Dialect::Chat) | Operation::Embeddings | Operation::Rerank);
-    let native = if passes { dialect.path(operation, t, stream)? } else { None };
-    if let Some(path) = native {
-        let envelope = if x.rewritten { x.hub()?.clone() } else { x.envelope.clone() };
-        let mut edit = envelope.edit();
-        let warnings = dialect.adapt(operation, &mut edit, t)?;
-        let body = edit.finish();
-        x.warnings.extend(warnings);
-        let reading = match operation {
-            Operation::Speech => Reading::Raw,
-            // Images in pieces: a stream whose events are none of ours.
-            _ if stream && !matches!(operation, Operation::Chat(_)) => Reading::Raw,
-            _ if dialect.verbatim(operation) => Reading::Pass,
-            _ => Reading::Translate,
-        };
-        return Ok(Sending { path, headers: Vec::new(), body, content_type: json, reading });
-    }
-    let Operation::Chat(_) = operation else {
-        return Err(lacks(provider, operation).into());
-    };
-    let hub = x.hub()?.clone();
-    let chat = Operation::Chat(Dialect::Chat);
-    if let Some(path) = dialect.path(chat, t, stream)? {
-        let (hub, dropped) = if operation == chat { (hub, Vec::new()) } else { providers::neutral::neutral(&hub)? };
-        let mut edit = hub.edit();
-        let warnings = dialect.adapt(chat, &mut edit, t)?;
-        let body = edit.finish();
-        x.warnings.extend(dropped.into_iter().chain(warnings));
-        return Ok(Sending { path, headers: Vec::new(), body, content_type: json, reading: Reading::Translate });
-    }
-    let call = dialect.chat(&hub.chat()?, t)?;
-    x.warnings.extend(call.warnings);
-    Ok(Sending { path: call.path, headers: call.headers, body: call.body, content_type: json, reading: Reading::Translate })
-}
-
-fn lacks(provider: &ProviderRule, operation: Operation) -> Error {
-    Error::unsupported(provider.dialect.kind(), "model", format!("the provider behind this model has no {}", operation.name()))
-}
 
 /// Sends a request and waits for the head of its answer.
 pub(super) async fn send(x: &Exchange, target: &TargetRule, sending: Sending) -> Result<Response<Answer>, Failure> {
