@@ -13,6 +13,7 @@ use crate::body::Body;
 use crate::certificate::Peer;
 use crate::counters::Unit;
 use crate::exchange::{Exchange, dialect_of, name_request, request_id};
+use crate::fate::{Fate, outlive};
 use crate::fault::{Blame, Fault};
 use crate::phase::{identity, read};
 use crate::principal::Principal;
@@ -147,11 +148,19 @@ async fn model(state: Arc<State>, request: Request<Incoming>, operation: Operati
         x.model = name;
         x.stream = stream;
     }
-    let result = if read::is_form(operation) { road::multipart::answer(&mut x, body).await } else { road::models::answer(&mut x, body).await };
-    match result {
-        Ok(response) => response,
-        Err(fault) => failed(x, &fault),
+    if !x.rules.drains {
+        return answer(x, body).await;
     }
+    // Some answers go on without their clients, and which ones is not known yet.
+    let (fate, headers) = (Arc::<Fate>::default(), x.headers.clone());
+    x.fate = Some(fate.clone());
+    outlive(fate, answer(x, body)).await.unwrap_or_else(|e| refuse(&headers, dialect_of(operation), &Fault::gateway("the request's work ended early").detail(e)))
+}
+
+/// What the client is answered, be it a fault.
+async fn answer(mut x: Exchange, body: Incoming) -> Response<Body> {
+    let result = if read::is_form(x.operation) { road::multipart::answer(&mut x, body).await } else { road::models::answer(&mut x, body).await };
+    result.unwrap_or_else(|fault| failed(x, &fault))
 }
 
 /// The rules in force, unless the process is going down.

@@ -12,13 +12,16 @@ use providers::prices::Model;
 use providers::{Dialect, Error, Operation};
 
 use crate::certificate::Peer;
+use crate::fate::Fate;
 use crate::fault::Fault;
 use crate::ledger::{Entry, Record};
 use crate::names;
 use crate::principal::Principal;
+use crate::purse::{Estimate, nanodollars};
 use crate::rules::Rules;
 use crate::state::State;
 use crate::trace::{Trace, new_span, write_hex};
+use crate::weight::Weight;
 
 /// A form: its bytes, and where the value of its field `model` stands.
 #[derive(Debug, Clone)]
@@ -50,6 +53,8 @@ pub struct Asked {
     pub rewritten: bool,
     /// What the client is told was dropped or changed.
     pub warnings: Vec<String>,
+    /// The client's own bound on the cost, in billionths of a dollar: the field `max_cost`, which no provider is shown.
+    pub max_cost: Option<u64>,
 }
 
 /// One request.
@@ -70,8 +75,14 @@ pub struct Exchange {
     pub asked: Asked,
     /// How the limits stand, for the client.
     pub limit_headers: HeaderMap,
+    /// What the prompt weighs.
+    pub weight: Weight,
+    /// About what the request may use.
+    pub about: Estimate,
     /// What the request costs at worst, in billionths of a dollar, where prices are known.
     pub estimate: Option<u64>,
+    /// What becomes of the request when its client leaves.
+    pub fate: Option<Arc<Fate>>,
     /// What the target that is asked charges, where that is known.
     pub price: Option<Arc<Model>>,
     /// What is written down. Moves into the answer's body, and is written when that is dropped.
@@ -98,7 +109,10 @@ impl Exchange {
             principal: None,
             asked: Asked::new(operation),
             limit_headers: HeaderMap::new(),
+            weight: Weight::default(),
+            about: Estimate::default(),
             estimate: None,
+            fate: None,
             price: None,
             record: Some(record),
             id,
@@ -137,7 +151,7 @@ impl Asked {
     /// Nothing yet: only what will be asked.
     #[must_use]
     pub fn new(operation: Operation) -> Self {
-        Asked { operation, model: String::new(), stream: false, envelope: Envelope::empty(), form: None, hub: None, rewritten: false, warnings: Vec::new() }
+        Asked { operation, model: String::new(), stream: false, envelope: Envelope::empty(), form: None, hub: None, rewritten: false, warnings: Vec::new(), max_cost: None }
     }
 
     /// Reads the body.
@@ -146,6 +160,13 @@ impl Asked {
     /// When it is not strict JSON, or its head has wrong types.
     pub fn read(&mut self, body: Bytes) -> Result<(), Error> {
         self.envelope = Envelope::read(body)?;
+        if let Some(amount) = self.envelope.get("max_cost") {
+            let wrong = || Error::invalid("max_cost", "`max_cost` must be an amount of dollars, such as 0.05");
+            self.max_cost = Some(nanodollars(amount).ok_or_else(wrong)?);
+            let mut edit = self.envelope.edit();
+            edit.remove("max_cost");
+            self.envelope = Envelope::read(edit.finish().into_bytes())?;
+        }
         if self.model.is_empty() {
             self.model = self.envelope.model().to_owned();
             self.stream = self.envelope.stream();
@@ -184,6 +205,12 @@ impl Asked {
             });
         }
         self.hub.as_ref().ok_or_else(|| Fault::gateway("there is no hub request"))
+    }
+
+    /// The body as it counts by now: as it came, or as a phase has changed it.
+    #[must_use]
+    pub fn current(&self) -> &Envelope {
+        self.hub.as_ref().filter(|_| self.rewritten).unwrap_or(&self.envelope)
     }
 
     /// Puts another hub request in the place of the one before: the client's bytes count no more.

@@ -84,6 +84,8 @@ pub struct Entry {
     pub detail: Option<String>,
     /// Whether the client left before the end.
     pub client_left: bool,
+    /// Whether the answer was read on without the client.
+    pub drained: bool,
     /// Milliseconds to the first token.
     pub first_token_ms: Option<f64>,
     /// Milliseconds per token after the first.
@@ -196,6 +198,7 @@ impl Entry {
             error: None,
             detail: None,
             client_left: false,
+            drained: false,
             first_token_ms: None,
             token_ms: None,
             latency_ms: 0.0,

@@ -13,7 +13,7 @@ use providers::{Auth, Provider, Settings};
 use tracing::Instrument as _;
 
 use crate::background::Background;
-use crate::config::{Balance, Config, ModelConfig, ModelKind, Problem, ProviderConfig, Sticky, UnknownPrice};
+use crate::config::{Balance, Config, ModelConfig, ModelKind, OnDisconnect, Problem, ProviderConfig, Sticky, UnknownPrice};
 use crate::credential::Credential;
 use crate::jwt::Tokens;
 use crate::principal::{Access, Principals};
@@ -43,6 +43,8 @@ pub struct Rules {
     pub tokens: Option<Tokens>,
     /// Bounds.
     pub limits: Limits,
+    /// Whether any model's answers are read to their end without a client.
+    pub drains: bool,
     /// Whether prompts and answers may be written down.
     pub log_content: bool,
     /// Share of the traces begun here that are recorded, 0 to 1.
@@ -130,6 +132,8 @@ pub struct ModelRule {
     pub hash_on: Option<HeaderName>,
     /// Whether conversations stay where they are.
     pub sticky: Option<Sticky>,
+    /// Whether an answer is read to its end when its client leaves.
+    pub drains: bool,
     /// What it is for.
     pub kind: ModelKind,
     /// When to try again.
@@ -252,6 +256,7 @@ impl Rules {
             principals,
             tokens,
             limits,
+            drains: config.models.values().any(|m| m.0.on_disconnect == OnDisconnect::Drain),
             log_content: config.log.content,
             sample: config.telemetry.sample.unwrap_or(1.0),
         })
@@ -433,6 +438,7 @@ impl Builder<'_> {
             balance: config.balance,
             hash_on,
             sticky: config.sticky,
+            drains: config.on_disconnect == OnDisconnect::Drain,
             kind: config.kind,
             retry,
             timeout: TimeoutRule {

@@ -175,6 +175,8 @@ pub struct ModelConfig {
     pub fallback: Vec<String>,
     /// Keeps a conversation on the target that has its prompt cached.
     pub sticky: Option<Sticky>,
+    /// What becomes of an answer whose client leaves. `cancel`: the provider is cut off, and what was produced so far is charged. `drain`: the answer is read to its end, within the model's timeouts, and charged as the provider counts it.
+    pub on_disconnect: OnDisconnect,
     /// What the model is for.
     pub kind: ModelKind,
     /// Templates and decoration of the prompt.
@@ -322,6 +324,17 @@ impl Default for Breaker {
 pub enum Sticky {
     /// The conversation's beginning: the system messages and the first turn of the user.
     PromptPrefix,
+}
+
+/// What becomes of an answer whose client leaves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDisconnect {
+    /// The provider is cut off.
+    #[default]
+    Cancel,
+    /// It is read to its end.
+    Drain,
 }
 
 /// What a model is for.

@@ -32,6 +32,7 @@ pub fn write(entry: &Entry, out: &mut Vec<u8>) {
         error,
         detail,
         client_left,
+        drained,
         first_token_ms,
         token_ms,
         latency_ms,
@@ -71,6 +72,9 @@ pub fn write(entry: &Entry, out: &mut Vec<u8>) {
     line.maybe("detail", detail.as_deref());
     if *client_left {
         line.flag("client_left", true);
+    }
+    if *drained {
+        line.flag("drained", true);
     }
     first_token_ms.iter().for_each(|ms| line.decimal("first_token_ms", *ms));
     token_ms.iter().for_each(|ms| line.decimal("token_ms", *ms));
@@ -211,6 +215,7 @@ mod tests {
             finish: Some(Finish::Length),
             status: 200,
             client_left: true,
+            drained: true,
             token_ms: Some(1.25),
             latency_ms: 12.0,
             answer: Some("tab\t\\ and \u{1}".into()),
@@ -229,7 +234,7 @@ mod tests {
                 { "target": "b/two", "outcome": "open", "start_ms": 21.5, "ms": 0.0 },
             ],
             "usage": { "input": 3, "cache_read": 0, "cache_write": 0, "cache_write_1h": 0, "input_audio": 0, "output": 4, "reasoning": 0, "output_audio": 0, "estimated": false },
-            "cost": 1.500_000_001, "finish": "length", "status": 200, "client_left": true, "token_ms": 1.25, "latency_ms": 12.0, "answer": "tab\t\\ and \u{1}",
+            "cost": 1.500_000_001, "finish": "length", "status": 200, "client_left": true, "drained": true, "token_ms": 1.25, "latency_ms": 12.0, "answer": "tab\t\\ and \u{1}",
         });
         assert_eq!(read, wanted);
     }
