@@ -61,6 +61,53 @@ fn pretty(value: &Value) -> String {
     serde_json::to_string_pretty(value).unwrap() + "\n"
 }
 
+/// JSON text with serde's indentation, its numbers and strings as they stand: what was written must be seen byte for byte.
+fn indented(json: &[u8]) -> String {
+    let mut text = std::str::from_utf8(json).unwrap().chars().peekable();
+    let (mut out, mut depth, mut in_string) = (String::new(), 0, false);
+    let line = |out: &mut String, depth: usize| write!(out, "\n{:1$}", "", depth * 2).unwrap();
+    while let Some(c) = text.next() {
+        if in_string {
+            out.push(c);
+            match c {
+                '\\' => out.push(text.next().unwrap()),
+                '"' => in_string = false,
+                _ => {}
+            }
+            continue;
+        }
+        match c {
+            '{' | '[' => {
+                out.push(c);
+                while text.next_if(|c| c.is_ascii_whitespace()).is_some() {}
+                if let Some(end) = text.next_if(|c| matches!(c, '}' | ']')) {
+                    out.push(end);
+                } else {
+                    depth += 1;
+                    line(&mut out, depth);
+                }
+            }
+            '}' | ']' => {
+                depth -= 1;
+                line(&mut out, depth);
+                out.push(c);
+            }
+            ',' => {
+                out.push(c);
+                line(&mut out, depth);
+            }
+            ':' => out.push_str(": "),
+            c if c.is_ascii_whitespace() => {}
+            c => {
+                in_string = c == '"';
+                out.push(c);
+            }
+        }
+    }
+    out.push('\n');
+    out
+}
+
 fn meta() -> Meta {
     Meta { id: "ID".into(), created: 1_700_000_000, model: "asked-model".into(), include_usage: true, request: Bytes::new() }
 }
@@ -91,10 +138,9 @@ fn calls_text(calls: &[Call]) -> String {
             writeln!(out, "! {warning}").unwrap();
         }
         let body = call.body.clone().into_bytes();
-        let value: Value = serde_json::from_slice(&body).expect("an upstream body must be JSON");
-        Envelope::read(body).expect("an upstream body must pass the strict scan");
         out.push('\n');
-        out.push_str(&pretty(&value));
+        out.push_str(&indented(&body));
+        Envelope::read(body).expect("an upstream body must pass the strict scan");
     }
     out
 }
@@ -262,7 +308,7 @@ fn provider_case(kind: &str, case: &mut Case) {
             Ok(answer) => {
                 check_answer(case, "upstream.answer.json", &answer);
                 let text = door(Dialect::Chat).answer(&answer, &meta());
-                case.expect("client.answer.json", &pretty(&serde_json::from_slice(&text).unwrap()));
+                case.expect("client.answer.json", &indented(&text));
                 whole = Some(answer);
             }
             Err(e) => case.expect("answer.error.json", &pretty(&error_json(&e))),
@@ -352,7 +398,7 @@ fn door_case(name: &str, case: &mut Case) {
             Ok(hub) => {
                 let envelope = Envelope::read(Bytes::from(hub.clone())).expect("a hub request must pass the strict scan");
                 envelope.chat().expect("a hub request must be a chat request");
-                case.expect("hub.json", &pretty(&serde_json::from_slice(&hub).unwrap()));
+                case.expect("hub.json", &indented(&hub));
             }
             Err(e) => case.expect("error.json", &pretty(&error_json(&e))),
         }
@@ -361,7 +407,7 @@ fn door_case(name: &str, case: &mut Case) {
     if let Some(body) = case.read("hub.answer.json") {
         let answer = openai::read_answer(&body).unwrap();
         let text = door.answer(&answer, &meta);
-        case.expect("client.answer.json", &pretty(&serde_json::from_slice(&text).unwrap()));
+        case.expect("client.answer.json", &indented(&text));
     }
     if let Some(bytes) = case.read("hub.sse") {
         let fed = stream(case, "hub.sse", &bytes, Framing::Sse, &|| Box::new(openai::Chunks::default()), door, &meta);
