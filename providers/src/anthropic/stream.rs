@@ -93,7 +93,7 @@ impl Input {
 
     /// What has to be given out when the block ends without a piece.
     fn rest(self) -> Option<String> {
-        if self.came { None } else { self.whole }
+        if self.came { None } else { Some(self.whole.unwrap_or_else(|| "{}".to_owned())) }
     }
 }
 
@@ -254,8 +254,8 @@ impl Events {
                 }
             }
             Open::Answer { input } => {
-                if !input.came {
-                    out(Delta::Text { choice: 0, text: input.rest().as_deref().unwrap_or("{}") });
+                if let Some(text) = input.rest() {
+                    out(Delta::Text { choice: 0, text: &text });
                 }
             }
             Open::Other => {}

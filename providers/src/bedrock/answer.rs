@@ -194,7 +194,8 @@ pub(super) fn read(body: &[u8], target: &Target<'_>) -> Result<Answer, Error> {
 
 /// What a content block of a stream is, as far as is known.
 enum Open {
-    Call(u32),
+    /// A call, and whether any of its input has come.
+    Call(u32, bool),
     /// The answer as a tool's input.
     Answer,
     Ignored,
@@ -296,7 +297,7 @@ impl Events {
                 self.calls += 1;
                 let id = seal(&call.tool_use_id, self.signature.take());
                 out(Delta::Call { choice: 0, index, id: &id, name: &decode(name) });
-                Open::Call(index)
+                Open::Call(index, false)
             }
         };
         self.open.push((event.content_block_index, open));
@@ -309,7 +310,10 @@ impl Events {
         }
         if let Some(json) = delta.tool_use.as_ref().and_then(|t| t.input.as_deref()).filter(|j| !j.is_empty()) {
             match self.opened(event.content_block_index) {
-                Some(Open::Call(index)) => out(Delta::Arguments { choice: 0, index: *index, json }),
+                Some(Open::Call(index, came)) => {
+                    *came = true;
+                    out(Delta::Arguments { choice: 0, index: *index, json });
+                }
                 Some(Open::Answer) => out(Delta::Text { choice: 0, text: json }),
                 _ => {}
             }
@@ -332,12 +336,16 @@ impl Events {
 
     fn stop(&mut self, index: u32, out: &mut dyn FnMut(Delta<'_>)) {
         let Some(at) = self.open.iter().position(|(i, _)| *i == index) else { return };
-        if let (_, Open::Reasoning { text, signature, data }) = self.open.swap_remove(at)
-            && let Some(detail) = detail(&self.model, self.details, &text, &signature, &data)
-        {
-            self.details += 1;
-            self.signature = sealable(&detail);
-            out(Delta::Detail { choice: 0, detail: &detail });
+        match self.open.swap_remove(at).1 {
+            Open::Reasoning { text, signature, data } => {
+                if let Some(detail) = detail(&self.model, self.details, &text, &signature, &data) {
+                    self.details += 1;
+                    self.signature = sealable(&detail);
+                    out(Delta::Detail { choice: 0, detail: &detail });
+                }
+            }
+            Open::Call(index, false) => out(Delta::Arguments { choice: 0, index, json: "{}" }),
+            Open::Call(..) | Open::Answer | Open::Ignored => {}
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::answer::Answer;
 use crate::chat::json;
 use crate::door::{ClientError, Door, Meta, Writer};
 use crate::envelope::Envelope;
+use crate::order::InOrder;
 use crate::{Dialect, Error};
 
 /// Gemini's `generateContent`. Model and stream flag stand in Google's path, not in the body: the gateway puts them into the
@@ -37,7 +38,7 @@ impl Door for Generate {
     }
 
     fn writer(&self, meta: Meta) -> Box<dyn Writer> {
-        Box::new(stream::EventWriter::new(meta))
+        Box::new(InOrder::new(stream::EventWriter::new(meta)))
     }
 
     fn error(&self, error: &ClientError) -> Vec<u8> {

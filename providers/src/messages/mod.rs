@@ -16,6 +16,7 @@ use crate::answer::{Answer, Finish, OwnedDetail};
 use crate::chat::json;
 use crate::door::{ClientError, Door, Meta, Writer};
 use crate::envelope::Envelope;
+use crate::order::InOrder;
 use crate::usage::Usage;
 use crate::{Dialect, Error, carry};
 
@@ -37,7 +38,7 @@ impl Door for Messages {
     }
 
     fn writer(&self, meta: Meta) -> Box<dyn Writer> {
-        Box::new(stream::Events::new(meta))
+        Box::new(InOrder::new(stream::Events::new(meta)))
     }
 
     fn error(&self, error: &ClientError) -> Vec<u8> {
