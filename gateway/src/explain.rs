@@ -84,18 +84,20 @@ fn upstream(dialect: &dyn providers::Provider, t: &Target<'_>, operation: Operat
         let first = calls.first().map(|c| c.path.clone()).unwrap_or_default();
         return Ok((first, false, calls.into_iter().flat_map(|c| c.warnings).collect(), json!(bodies)));
     };
-    let hub = Envelope::read(door::door(spoken).read(envelope)?.into())?;
+    let mut left_out = Vec::new();
+    let hub = Envelope::read(door::door(spoken).read(envelope, &mut left_out)?.into())?;
     let chat = Operation::Chat(Dialect::Chat);
     if let Some(path) = dialect.path(chat, t, stream)? {
         let mut edit = hub.edit();
-        let warnings = dialect.adapt(chat, &mut edit, t)?;
-        return Ok((path, spoken == Dialect::Chat, warnings, parsed(edit.finish().into_bytes())));
+        left_out.extend(dialect.adapt(chat, &mut edit, t)?);
+        return Ok((path, spoken == Dialect::Chat, left_out, parsed(edit.finish().into_bytes())));
     }
     if dialect.base_url().is_empty() {
         return Ok(("(answers offline)".into(), false, Vec::new(), Value::Null));
     }
     let call = dialect.chat(&hub.chat()?, t)?;
-    Ok((call.path, false, call.warnings, parsed(call.body.into_bytes())))
+    left_out.extend(call.warnings);
+    Ok((call.path, false, left_out, parsed(call.body.into_bytes())))
 }
 
 /// The models as a table for a terminal.

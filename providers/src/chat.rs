@@ -18,7 +18,7 @@ impl Door for Chat {
         Dialect::Chat
     }
 
-    fn read(&self, request: &Envelope) -> Result<Vec<u8>, Error> {
+    fn read(&self, request: &Envelope, _: &mut Vec<String>) -> Result<Vec<u8>, Error> {
         Ok(request.body().to_vec())
     }
 

@@ -394,8 +394,12 @@ fn door_case(name: &str, case: &mut Case) {
     let door = door(dialect(name));
     let request = case.read("client.json");
     if let Some(body) = &request {
-        match Envelope::read(Bytes::from(body.clone())).and_then(|e| door.read(&e)) {
+        let mut warnings = Vec::new();
+        match Envelope::read(Bytes::from(body.clone())).and_then(|e| door.read(&e, &mut warnings)) {
             Ok(hub) => {
+                if !warnings.is_empty() || case.read("warnings.json").is_some() {
+                    case.expect("warnings.json", &pretty(&json!(warnings)));
+                }
                 let envelope = Envelope::read(Bytes::from(hub.clone())).expect("a hub request must pass the strict scan");
                 envelope.chat().expect("a hub request must be a chat request");
                 case.expect("hub.json", &indented(&hub));

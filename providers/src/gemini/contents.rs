@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::model::Model;
-use super::{Host, names, once};
+use super::{Host, names};
+use crate::door::once;
 use crate::wire::{ChatRequest, Content as HubContent, Message, ToolCall, data_url};
 use crate::{Error, carry, json};
 

@@ -2,6 +2,7 @@
 //! bodies of `countTokens` and `embedContent` beside it.
 
 mod answer;
+mod array;
 mod embed;
 mod request;
 mod schema;
@@ -10,6 +11,7 @@ mod turns;
 
 use serde::Serialize;
 
+pub use array::Array;
 pub use embed::{read_batch, read_embed, write_batch, write_embed};
 
 use crate::answer::Answer;
@@ -29,8 +31,8 @@ impl Door for Generate {
         Dialect::Generate
     }
 
-    fn read(&self, request: &Envelope) -> Result<Vec<u8>, Error> {
-        request::read(request.body())
+    fn read(&self, request: &Envelope, warnings: &mut Vec<String>) -> Result<Vec<u8>, Error> {
+        request::read(request.body(), warnings)
     }
 
     fn answer(&self, answer: &Answer, meta: &Meta) -> Vec<u8> {

@@ -1,7 +1,7 @@
 //! The hub's streams as events of `streamGenerateContent?alt=sse`: every event a response of its own, calls whole, no mark at
 //! the end.
 
-use super::answer::{Candidate, Content, Part, Response, UsageMetadata, call, finish_reason, image, logprobs, own_signature, signature_alone};
+use super::answer::{Candidate, Content, Part, Response, UsageMetadata, call, finish_reason, image, logprobs, own_signature, signature_alone, wants_thoughts};
 use crate::answer::{Call, Delta, Finish, MAX_CHOICES};
 use crate::chat::json;
 use crate::door::{ClientError, Door, Meta, Writer};
@@ -10,6 +10,8 @@ use crate::usage::Usage;
 /// Writes events.
 pub(super) struct EventWriter {
     meta: Meta,
+    /// Whether the client wants to see thoughts.
+    thoughts: bool,
     choices: Vec<Progress>,
     usage: Option<Usage>,
 }
@@ -27,7 +29,7 @@ struct Progress {
 
 impl EventWriter {
     pub(super) fn new(meta: Meta) -> Self {
-        EventWriter { meta, choices: Vec::new(), usage: None }
+        EventWriter { thoughts: wants_thoughts(&meta.request), meta, choices: Vec::new(), usage: None }
     }
 
     fn progress(&mut self, choice: u32) -> &mut Progress {
@@ -79,7 +81,8 @@ impl Writer for EventWriter {
                 }
             }
             Delta::Text { choice, text } | Delta::Refusal { choice, text } => self.text(choice, text, false, out),
-            Delta::Reasoning { choice, text } => self.text(choice, text, true, out),
+            Delta::Reasoning { choice, text } if self.thoughts => self.text(choice, text, true, out),
+            Delta::Reasoning { .. } => {}
             Delta::Detail { choice, detail } => match (own_signature(detail), &detail.id) {
                 (Some(signature), Some(id)) => self.progress(choice).signatures.push((id.clone(), signature.to_owned())),
                 (Some(signature), None) => self.part(choice, signature_alone(signature), out),

@@ -3,6 +3,7 @@
 mod answer;
 mod clean;
 mod count;
+mod parts;
 mod read;
 mod stream;
 pub mod wire;
@@ -29,8 +30,8 @@ impl Door for Messages {
         Dialect::Messages
     }
 
-    fn read(&self, request: &Envelope) -> Result<Vec<u8>, Error> {
-        read::read(request.body())
+    fn read(&self, request: &Envelope, warnings: &mut Vec<String>) -> Result<Vec<u8>, Error> {
+        read::read(request.body(), warnings)
     }
 
     fn answer(&self, answer: &Answer, meta: &Meta) -> Vec<u8> {

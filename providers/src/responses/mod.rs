@@ -33,8 +33,8 @@ impl Door for Responses {
         Dialect::Responses
     }
 
-    fn read(&self, request: &Envelope) -> Result<Vec<u8>, Error> {
-        request::read(request.body())
+    fn read(&self, request: &Envelope, warnings: &mut Vec<String>) -> Result<Vec<u8>, Error> {
+        request::read(request.body(), warnings)
     }
 
     fn answer(&self, answer: &Answer, meta: &Meta) -> Vec<u8> {
