@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod dialects;
+mod doors;
 mod ledger;
 mod passes;
 mod prompts;
