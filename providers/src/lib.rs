@@ -25,6 +25,7 @@ pub mod huggingface;
 pub mod json;
 pub mod messages;
 pub mod mistral;
+mod names;
 pub mod neutral;
 mod oddities;
 pub mod ollama;

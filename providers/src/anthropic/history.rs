@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::Host;
 use super::content::{Block, blocks, extra};
+use super::tools;
 use crate::json::scan;
 use crate::wire::{Arguments, ChatRequest, Message, ToolCall};
 use crate::{Error, carry};
@@ -118,6 +119,7 @@ impl<'a> History<'a> {
         }
         if let Some(call) = &message.function_call {
             let name = call.name.as_deref().ok_or_else(|| Error::invalid(format!("{at}.function_call.name"), "a function call needs a `name`"))?;
+            let name = tools::name(name, &format!("{at}.function_call.name"))?;
             let sent = self.unique(&format!("call_{index}"));
             content.push(Block::ToolUse { id: sent.clone(), name, input: self.input(call.arguments.as_ref(), at), cache_control: None });
             open.push(OpenCall { known: String::new(), sent, answered: false });
@@ -146,10 +148,12 @@ impl<'a> History<'a> {
         let cache_control = extra(&call.extra, "cache_control");
         if let Some(custom) = &call.custom {
             let name = custom.name.as_deref().ok_or_else(|| Error::invalid(format!("{at}.custom.name"), "a call needs a `name`"))?;
+            let name = tools::name(name, &format!("{at}.custom.name"))?;
             return Ok(Block::ToolUse { id, name, input: wrap("input", custom.input.as_deref().unwrap_or_default()), cache_control });
         }
         let function = call.function.as_ref().ok_or_else(|| Error::invalid(format!("{at}.function"), "a tool call needs a `function`"))?;
         let name = function.name.as_deref().ok_or_else(|| Error::invalid(format!("{at}.function.name"), "a call needs a `name`"))?;
+        let name = tools::name(name, &format!("{at}.function.name"))?;
         Ok(Block::ToolUse { id, name, input: self.input(function.arguments.as_ref(), at), cache_control })
     }
 

@@ -5,9 +5,10 @@ use serde_json::value::RawValue;
 
 use super::error;
 use super::model::Model;
-use super::tools::{ANSWER, PLACEHOLDER, decode};
+use super::tools::{ANSWER, PLACEHOLDER};
 use crate::answer::{Answer, Call, Choice, Delta, Finish, OwnedDetail};
 use crate::error::{ErrorKind, UpstreamError};
+use crate::names::decode;
 use crate::sse::Event;
 use crate::usage::Usage;
 use crate::wire::Str;
