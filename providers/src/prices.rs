@@ -159,7 +159,10 @@ impl Prices {
     #[must_use]
     pub fn builtin() -> Self {
         // A test holds that the table can be read.
-        Prices { table: serde_json::from_str(TABLE).unwrap_or_default(), own: HashMap::new() }
+        let mut table: HashMap<String, HashMap<String, Arc<Model>>> = serde_json::from_str(TABLE).unwrap_or_default();
+        // Reranking is paid for by the search, which the table has no price for: nought would be taken for free.
+        table.values_mut().for_each(|models| models.retain(|_, m| m.mode.as_deref() != Some("rerank") || m.input > 0.0));
+        Prices { table, own: HashMap::new() }
     }
 
     /// Puts a model on top of the table. `name` is `provider/model` with the provider's configured name.

@@ -17,6 +17,9 @@ use crate::{Error, carry};
 /// What stands in for the result of a call that the client left unanswered.
 const NO_RESULT: &str = "(no result was given for this call)";
 
+/// What the user says where somebody has to.
+const GO_ON: &str = "Go on.";
+
 /// One turn.
 #[derive(Debug, Serialize)]
 pub(super) struct Turn<'a> {
@@ -261,6 +264,14 @@ impl<'a> History<'a> {
             }
         }
         Ok(self)
+    }
+
+    /// Has the user speak last, where the assistant's own words cannot be continued.
+    pub(super) fn end_with_the_user(&mut self, warnings: &mut Vec<String>) {
+        if self.turns.last().is_some_and(|t| t.role == "assistant") {
+            warnings.push(format!("added the user's message \"{GO_ON}\" behind the last: Claude does not continue its own words here"));
+            self.append("user", vec![Block::text(GO_ON)]);
+        }
     }
 
     /// Whether the model is in the middle of a round of tool calls that it began without thinking, or whose thinking is

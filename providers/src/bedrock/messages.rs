@@ -2,6 +2,7 @@
 //! every tool call answered in the turn behind it.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -9,6 +10,7 @@ use serde_json::value::RawValue;
 use super::KIND;
 use super::model::Model;
 use super::tools::encode;
+use crate::door::once;
 use crate::wire::{ChatRequest, Content, FunctionCall, Message, Part, ToolCall, data_url};
 use crate::{Error, carry};
 
@@ -109,18 +111,37 @@ pub(super) struct Conversation<'a> {
     documents: Vec<String>,
     /// The id of the legacy function call that awaits its result.
     legacy: Option<String>,
+    /// The calls of the assistant's last message.
+    open: Vec<Call<'a>>,
+    /// Every call's id: Claude wants each only once.
+    used: HashSet<String>,
     caches: bool,
+}
+
+/// A call that awaits its result.
+struct Call<'a> {
+    /// Its id as the client knows it.
+    known: Cow<'a, str>,
+    /// Its id as it is sent.
+    sent: Cow<'a, str>,
+    answered: bool,
 }
 
 /// Reads the messages.
 pub(super) fn read<'a>(request: &'a ChatRequest<'a>, model: &Model, warnings: &mut Vec<String>) -> Result<Conversation<'a>, Error> {
-    let mut talk = Conversation { system: Vec::new(), turns: Vec::new(), tools: false, unsigned: false, documents: Vec::new(), legacy: None, caches: model.caches() };
+    let mut talk =
+        Conversation { system: Vec::new(), turns: Vec::new(), tools: false, unsigned: false, documents: Vec::new(), legacy: None, open: Vec::new(), used: HashSet::new(), caches: model.caches() };
     let mut named = false;
     for (i, message) in request.messages.iter().flatten().enumerate() {
         let role = message.role.as_deref().unwrap_or_default();
         named |= message.name.is_some() && role != "function";
         match role {
-            "system" | "developer" => talk.system(i, message)?,
+            "system" | "developer" => {
+                if !talk.turns.is_empty() {
+                    once(warnings, "moved a system message to the head: Bedrock's instructions stand there");
+                }
+                talk.system(i, message)?;
+            }
             "user" => talk.user(i, message, model, warnings)?,
             "assistant" => talk.assistant(i, message, model)?,
             "tool" | "function" => talk.result(i, message, model)?,
@@ -131,6 +152,11 @@ pub(super) fn read<'a>(request: &'a ChatRequest<'a>, model: &Model, warnings: &m
         warnings.push("dropped `name` of messages: Converse has no place for it".into());
     }
     talk.close(warnings)?;
+    // A mark on the whole request stands for one on its last block.
+    let mark = request.extra.iter().find(|(key, _)| &**key == "cache_control").and_then(|(_, raw)| talk.mark(Some(raw)));
+    if let Some(last) = talk.turns.last_mut().filter(|t| !matches!(t.content.last(), Some(Block::CachePoint(_)))) {
+        last.content.extend(mark);
+    }
     Ok(talk)
 }
 
@@ -284,6 +310,7 @@ impl<'a> Conversation<'a> {
 
     fn assistant(&mut self, i: usize, message: &'a Message<'a>, model: &Model) -> Result<(), Error> {
         let mut blocks = Vec::new();
+        self.open.clear();
         let calls = message.tool_calls.as_deref().unwrap_or_default();
         reasoning(message, calls, model, &mut blocks);
         for (text, mark) in texts(i, message)? {
@@ -296,7 +323,9 @@ impl<'a> Conversation<'a> {
             blocks.push(block);
         }
         for (j, call) in calls.iter().enumerate() {
-            blocks.push(Block::ToolUse(tool_use(&format!("messages[{i}].tool_calls[{j}]"), call)?));
+            let mut call = tool_use(&format!("messages[{i}].tool_calls[{j}]"), call)?;
+            call.tool_use_id = self.open(call.tool_use_id);
+            blocks.push(Block::ToolUse(call));
         }
         if let Some(call) = &message.function_call {
             let id = format!("function_{i}");
@@ -316,7 +345,7 @@ impl<'a> Conversation<'a> {
 
     fn result(&mut self, i: usize, message: &'a Message<'a>, model: &Model) -> Result<(), Error> {
         let id = match (message.tool_call_id.as_deref(), self.legacy.take()) {
-            (Some(id), _) => call_id(carry::unseal(id).0),
+            (Some(id), _) => self.answer(call_id(carry::unseal(id).0)),
             (None, Some(id)) if message.role.as_deref() == Some("function") => Cow::Owned(id),
             (None, _) => return Err(Error::invalid(format!("messages[{i}].tool_call_id"), format!("`messages[{i}]` must say in `tool_call_id` which call it answers"))),
         };
@@ -343,6 +372,38 @@ impl<'a> Conversation<'a> {
         turn.push(Block::ToolResult(ToolResult { tool_use_id: id, content, status }));
         turn.extend(mark);
         Ok(())
+    }
+
+    /// Has the user speak last, where the assistant's own words cannot be continued.
+    pub(super) fn end_with_the_user(&mut self, warnings: &mut Vec<String>) {
+        if self.turns.last().is_some_and(|t| t.role == "assistant") {
+            warnings.push(format!("added the user's message \"{OPENING}\" behind the last: this model does not continue its own words here"));
+            self.turns.push(Turn { role: "user", content: vec![Block::Text(OPENING.into())] });
+        }
+    }
+
+    /// An id that no call had before: some hosts begin anew with `call_0` in every answer.
+    fn open(&mut self, id: Cow<'a, str>) -> Cow<'a, str> {
+        let mut sent = id.clone();
+        let mut n = 2;
+        while !self.used.insert(sent.to_string()) {
+            sent = Cow::Owned(format!("{id:.58}_{n}"));
+            n += 1;
+        }
+        self.open.push(Call { known: id, sent: sent.clone(), answered: false });
+        sent
+    }
+
+    /// Under which id a result answers its call: of several with one id the first that waits, or else the last.
+    fn answer(&mut self, id: Cow<'a, str>) -> Cow<'a, str> {
+        let waiting = self.open.iter().position(|c| c.known == id && !c.answered).or_else(|| self.open.iter().rposition(|c| c.known == id));
+        match waiting {
+            Some(at) => {
+                self.open[at].answered = true;
+                self.open[at].sent.clone()
+            }
+            None => id,
+        }
     }
 
     /// Puts right what is only seen at the end.

@@ -91,6 +91,9 @@ pub(super) fn chat<'a>(request: &'a ChatRequest<'a>, target: &Target<'_>) -> Res
     }
     let mut fields = Map::new();
     let thinking = reasoning::ask(request, &model, plan.forced, talk.unsigned, &mut fields, &mut warnings);
+    if !model.takes_prefill() || thinking && model.claude() {
+        talk.end_with_the_user(&mut warnings);
+    }
     let inference_config = inference(request, &model, thinking, &mut fields, &mut warnings);
     let passed = extras(request, &model, &mut fields, &mut warnings)?;
     let body = Body {
@@ -179,6 +182,8 @@ fn extras<'a>(request: &'a ChatRequest<'a>, model: &Model, fields: &mut Map<Stri
                 let own: Map<String, Value> = serde_json::from_str(raw.get()).map_err(|_| Error::invalid(key.to_string(), format!("`{key}` must be an object")))?;
                 fields.extend(own);
             }
+            // It is a mark on the messages already.
+            "cache_control" if model.caches() => {}
             "web_search_options" => return Err(Error::unsupported(KIND, "web_search_options", "it has no web search")),
             _ if raw.get() == "null" => {}
             _ => warnings.push(format!("dropped `{key}`: Converse does not take it")),

@@ -178,12 +178,16 @@ fn candidate(index: u32, choice: &Choice, thoughts: bool) -> Candidate<'_> {
     for text in [&choice.text, &choice.refusal].into_iter().flatten().filter(|t| !t.is_empty()) {
         parts.push(Part::text(text, false));
     }
-    parts.extend(choice.images.iter().filter_map(|url| image(url)));
     if let Some(signature) = choice.details.iter().filter(|d| d.id.is_none()).filter_map(own_signature).next_back() {
         match parts.get_mut(first..).and_then(<[_]>::last_mut) {
             Some(part) => part.thought_signature = Some(Cow::Borrowed(signature)),
             None => parts.push(signature_alone(signature)),
         }
+    }
+    for (position, url) in choice.images.iter().enumerate() {
+        let id = carry::image_id(position);
+        let signature = choice.details.iter().find(|d| d.id.as_deref() == Some(&id)).and_then(own_signature);
+        parts.extend(image(url).map(|part| Part { thought_signature: signature.map(Cow::Borrowed), ..part }));
     }
     let mut broken = false;
     for c in &choice.calls {

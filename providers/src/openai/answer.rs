@@ -204,7 +204,7 @@ pub fn read(body: &[u8]) -> Result<Answer, Error> {
         return Err(error::read(200, body).into());
     }
     let mut sources = sources(completion.search_results, completion.citations);
-    let Some(parts) = completion.choices else { return Err(Error::answer("it has no `choices`")) };
+    let Some(parts) = completion.choices.filter(|c| !c.is_empty()) else { return Err(Error::answer("it has no `choices`")) };
     let mut answer = Answer { id: owned(completion.id), model: owned(completion.model), choices: Vec::new(), usage: completion.usage.or(completion.x_groq.and_then(|g| g.usage)).map(Usage::from) };
     for (position, part) in (0..).zip(parts) {
         if let Some(error) = part.failure() {

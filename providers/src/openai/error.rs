@@ -42,8 +42,10 @@ pub fn read(status: u16, body: &[u8]) -> UpstreamError {
     let code = text(&inner["code"]);
     let kind = match (code.as_deref(), inner["type"].as_str()) {
         (Some("context_length_exceeded"), _) | (_, Some("exceed_context_size_error")) => ErrorKind::ContextLength,
-        (Some("content_filter" | "content_policy_violation"), _) => ErrorKind::ContentFilter,
-        (Some("insufficient_quota"), _) | (_, Some("insufficient_quota")) => ErrorKind::Quota,
+        (Some("content_filter" | "content_policy_violation" | "moderation_blocked"), _) => ErrorKind::ContentFilter,
+        // A prompt that OpenAI's reasoning models refuse to think about.
+        (Some("invalid_prompt"), _) if message.to_ascii_lowercase().contains("policy") => ErrorKind::ContentFilter,
+        (Some("insufficient_quota" | "billing_hard_limit_reached" | "billing_not_active"), _) | (_, Some("insufficient_quota" | "billing_limit_user_error")) => ErrorKind::Quota,
         // An error inside an answer of status 200 has only its own words.
         (Some("rate_limit_exceeded"), _) | (_, Some("rate_limit_error")) if status < 400 => ErrorKind::RateLimit,
         (_, Some("invalid_request_error")) if status < 400 => ErrorKind::InvalidRequest,

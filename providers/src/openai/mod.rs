@@ -2,6 +2,7 @@
 
 mod answer;
 mod error;
+mod model;
 mod stream;
 
 pub use answer::read as read_answer;
@@ -40,7 +41,11 @@ impl Provider for OpenAi {
     }
 
     fn adapt(&self, operation: Operation, edit: &mut Edit<'_>, target: &Target<'_>) -> Result<Vec<String>, Error> {
-        adapt(operation, edit, target)
+        let mut warnings = adapt(operation, edit, target)?;
+        if operation == Operation::Chat(Dialect::Chat) {
+            model::fit(edit, target.model, &mut warnings);
+        }
+        Ok(warnings)
     }
 
     fn forwards(&self) -> &'static [&'static str] {
