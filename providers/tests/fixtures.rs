@@ -1,9 +1,11 @@
 //! Walks `fixtures/`: what every dialect makes of requests, answers, streams and errors. See `fixtures/README.md`.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod fixture;
+
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use providers::answer::{Answer, Delta, OwnedDetail};
@@ -11,19 +13,10 @@ use providers::door::{ClientError, Door, Meta, door};
 use providers::envelope::Envelope;
 use providers::sse::{Cutter, Framing};
 use providers::usage::Usage;
-use providers::{Call, Dialect, Error, Operation, Provider, Settings, Target, Transcoder, UpstreamError, eventstream, openai, prices};
+use providers::{Call, Dialect, Error, Operation, Provider, Settings, Target, Transcoder, UpstreamError, openai, prices};
 use serde_json::{Value, json};
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
-}
-
-fn folders(path: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
-    let mut found: Vec<PathBuf> = entries.map(|e| e.unwrap().path()).filter(|p| p.is_dir()).collect();
-    found.sort();
-    found
-}
+use fixture::{folders, frames, root};
 
 struct Case {
     folder: PathBuf,
@@ -239,19 +232,6 @@ fn stream(case: &mut Case, name: &str, bytes: &[u8], framing: Framing, make: &dy
         check_answer(case, name, &whole.answer);
     }
     whole
-}
-
-fn frames(text: &str) -> Vec<u8> {
-    text.lines()
-        .filter(|l| !l.trim().is_empty())
-        .flat_map(|line| {
-            let (name, payload) = line.split_once(' ').unwrap();
-            match name.strip_prefix('!') {
-                Some(name) => eventstream::write("exception", name, payload.as_bytes()),
-                None => eventstream::write("event", name, payload.as_bytes()),
-            }
-        })
-        .collect()
 }
 
 fn settings(kind: &str, value: &Value) -> Settings {

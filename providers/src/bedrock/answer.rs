@@ -10,7 +10,7 @@ use crate::answer::{Answer, Call, Choice, Delta, Finish, OwnedDetail};
 use crate::error::{ErrorKind, UpstreamError};
 use crate::names::decode;
 use crate::sse::Event;
-use crate::usage::Usage;
+use crate::usage::{Usage, sum};
 use crate::wire::Str;
 use crate::{Error, Target, Transcoder, broken_off, carry};
 
@@ -110,7 +110,7 @@ impl From<TokenUsage> for Usage {
     /// Bedrock counts what was read from and written to the cache beside `inputTokens`, and reasoning inside `outputTokens`.
     fn from(u: TokenUsage) -> Self {
         let written = u.cache_write_input_tokens.unwrap_or_default();
-        let hour: u64 = u.cache_details.iter().flatten().filter(|d| d.ttl == "1h").map(|d| d.input_tokens).sum();
+        let hour = sum(u.cache_details.iter().flatten().filter(|d| d.ttl == "1h").map(|d| d.input_tokens));
         let hour = hour.min(written);
         Usage { input: u.input_tokens, cache_read: u.cache_read_input_tokens.unwrap_or_default(), cache_write: written - hour, cache_write_1h: hour, output: u.output_tokens, ..Usage::default() }
     }

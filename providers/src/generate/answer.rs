@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use crate::answer::{Answer, Call, Choice, Finish, OwnedDetail};
 use crate::chat::json;
 use crate::door::Meta;
-use crate::usage::Usage;
+use crate::usage::{Usage, sum};
 use crate::wire::{Str, data_url};
 use crate::{carry, json as strict};
 
@@ -121,7 +121,7 @@ impl From<Usage> for UsageMetadata {
     fn from(u: Usage) -> Self {
         UsageMetadata {
             prompt_token_count: u.prompt(),
-            candidates_token_count: u.output + u.output_audio,
+            candidates_token_count: sum([u.output, u.output_audio]),
             total_token_count: u.total(),
             cached_content_token_count: u.cache_read,
             thoughts_token_count: u.reasoning,

@@ -18,7 +18,7 @@ use crate::chat::json;
 use crate::door::{ClientError, Door, Meta, Writer};
 use crate::envelope::Envelope;
 use crate::order::InOrder;
-use crate::usage::Usage;
+use crate::usage::{Usage, sum};
 use crate::{Dialect, Error, carry};
 
 /// Anthropic's Messages.
@@ -132,8 +132,8 @@ struct OutputDetails {
 impl From<Usage> for UsageBody {
     fn from(usage: Usage) -> Self {
         UsageBody {
-            input_tokens: usage.input + usage.input_audio,
-            cache_creation_input_tokens: usage.cache_write + usage.cache_write_1h,
+            input_tokens: sum([usage.input, usage.input_audio]),
+            cache_creation_input_tokens: sum([usage.cache_write, usage.cache_write_1h]),
             cache_read_input_tokens: usage.cache_read,
             cache_creation: CacheCreation { ephemeral_5m_input_tokens: usage.cache_write, ephemeral_1h_input_tokens: usage.cache_write_1h },
             output_tokens: usage.completion(),
