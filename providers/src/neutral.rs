@@ -47,7 +47,7 @@ pub fn neutral(hub: &Envelope) -> Result<(Envelope, Vec<String>), Error> {
 
 fn messages_of<'a>(messages: Vec<Message<'a>>, warnings: &mut Vec<String>) -> Vec<Message<'a>> {
     let mut out: Vec<Message<'_>> = Vec::with_capacity(messages.len());
-    // Images of tool results: OpenAI takes them from the user only, after all results of the turn.
+    // Images of tool results and of the assistant's: OpenAI takes them from the user only, after all results of the turn.
     let mut images: Vec<Part<'_>> = Vec::new();
     for mut message in messages {
         let tool = message.role.as_deref() == Some("tool");
@@ -67,7 +67,7 @@ fn messages_of<'a>(messages: Vec<Message<'a>>, warnings: &mut Vec<String>) -> Ve
                 }
                 part.extra.retain(|(name, _)| !matches!(&**name, "citations" | "context" | "title"));
             }
-            if tool {
+            if tool || message.role.as_deref() == Some("assistant") {
                 let (pictures, rest): (Vec<_>, Vec<_>) = std::mem::take(parts).into_iter().partition(|p| p.image_url.is_some());
                 images.extend(pictures);
                 *parts = rest;
@@ -123,6 +123,16 @@ mod tests {
         assert_eq!(body["messages"][3]["content"], "Error: boom");
         assert_eq!(body["messages"][4]["content"][0]["type"], "image_url");
         assert_eq!(warnings.len(), 2, "{warnings:?}");
+    }
+
+    #[test]
+    fn an_image_of_the_assistant_s_is_shown_by_the_user() {
+        let (body, _) = run(
+            r#"{"model":"m","messages":[{"role":"assistant","content":[{"type":"text","text":"Here."},{"type":"image_url","image_url":{"url":"data:image/png;base64,AA=="}}]},{"role":"user","content":"Bigger."}]}"#,
+        );
+        let messages = &body["messages"];
+        assert_eq!((&messages[0]["content"][0]["text"], &messages[1]["role"], &messages[1]["content"][0]["type"]), (&"Here.".into(), &"user".into(), &"image_url".into()));
+        assert_eq!(messages[2]["content"], "Bigger.");
     }
 
     #[test]

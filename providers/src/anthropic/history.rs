@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use super::Host;
 use super::content::{Block, blocks, extra};
 use super::tools;
+use crate::door::once;
 use crate::json::scan;
 use crate::wire::{Arguments, ChatRequest, Message, ToolCall};
 use crate::{Error, carry};
@@ -39,6 +40,8 @@ pub(super) struct History<'a> {
     ids: HashSet<String>,
     /// How many results stand first in the last turn.
     results: usize,
+    /// Images of the assistant's own: only the user can show any.
+    shown: Vec<Block<'a>>,
 }
 
 /// A call that waits for its answer.
@@ -95,6 +98,8 @@ impl<'a> History<'a> {
             self.warnings.push(format!("dropped `{at}.name`: Claude's turns have no names"));
         }
         mark(&mut content, message);
+        let shown = std::mem::take(&mut self.shown);
+        self.append("user", shown);
         self.append("user", content);
         Ok(())
     }
@@ -105,6 +110,16 @@ impl<'a> History<'a> {
         let thoughts = content.len();
         if let Some(c) = &message.content {
             blocks(c, at, host, &mut content)?;
+        }
+        let said = content.split_off(thoughts);
+        for block in said {
+            match block {
+                Block::Image { .. } | Block::Document { .. } => self.shown.push(block),
+                other => content.push(other),
+            }
+        }
+        if message.extra.iter().any(|(key, _)| &**key == "images") {
+            once(&mut self.warnings, "dropped `images` of the assistant's messages: only the user can show images to Claude");
         }
         if let Some(refusal) = message.refusal.as_deref().filter(|r| !r.trim().is_empty()) {
             content.push(Block::text(refusal));

@@ -6,7 +6,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::messages::{self, Block, Turn};
+use super::blocks::Block;
+use super::messages::{self, Turn};
 use super::model::{Maker, Model};
 use super::tools::{self, TextFormat, ToolConfig};
 use super::{KIND, reasoning};

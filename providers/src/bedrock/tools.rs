@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::KIND;
-use super::messages::{CachePoint, cache_point};
+use super::blocks::{CachePoint, cache_point};
 use super::model::Model;
 use crate::Error;
 use crate::anthropic::is_closed;
