@@ -117,6 +117,10 @@ struct Token<'a> {
 
 /// Reads a whole answer.
 pub(crate) fn read(body: &[u8]) -> Result<Answer, Error> {
+    // An answer is an object; an error may be in a list.
+    if body.trim_ascii_start().starts_with(b"[") {
+        return Err(error::read(200, body).into());
+    }
     let response: Response<'_> = serde_json::from_slice(body).map_err(Error::answer)?;
     if response.error.is_some_and(|e| e.get() != "null") {
         return Err(error::read(200, body).into());

@@ -192,3 +192,54 @@ pub fn no_parameters() -> &'static RawValue {
     // The constant is valid JSON; `null` stands here only to spare a panic.
     serde_json::from_str(NONE).unwrap_or(RawValue::NULL)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choice(body: &str) -> Result<String, crate::Error> {
+        let request: ChatRequest<'_> = serde_json::from_str(body).unwrap();
+        request.choice().map(|c| format!("{c:?}").replace("Str(", "").replace(')', "").replace('(', " "))
+    }
+
+    #[test]
+    fn the_choice_is_read_in_every_form() {
+        for (body, expected) in [
+            (r#"{}"#, "None"),
+            (r#"{"tool_choice":"none"}"#, "Some None"),
+            (r#"{"tool_choice":"auto"}"#, "Some Auto"),
+            (r#"{"tool_choice":"required"}"#, "Some Required"),
+            (r#"{"tool_choice":"any"}"#, "Some Required"),
+            (r#"{"tool_choice":{"type":"function","function":{"name":"f"}}}"#, r#"Some Named "f""#),
+            (r#"{"tool_choice":{"type":"custom","custom":{"name":"c"}}}"#, r#"Some Named "c""#),
+            (r#"{"function_call":"auto"}"#, "Some Auto"),
+            (r#"{"function_call":{"name":"f"}}"#, r#"Some Named "f""#),
+            (r#"{"tool_choice":"none","function_call":{"name":"f"}}"#, "Some None"),
+            (
+                r#"{"tool_choice":{"type":"allowed_tools","allowed_tools":{"mode":"required","tools":[{"type":"function","function":{"name":"a"}},{"type":"custom","custom":{"name":"b"}}]}}}"#,
+                r#"Some Allowed { names: ["a", "b"], required: true }"#,
+            ),
+            (r#"{"tool_choice":{"type":"allowed_tools","allowed_tools":{"mode":"auto"}}}"#, "Some Allowed { names: [], required: false }"),
+        ] {
+            assert_eq!(choice(body).unwrap(), expected, "{body}");
+        }
+        for (body, named) in [
+            (r#"{"tool_choice":"f"}"#, "tool_choice"),
+            (r#"{"tool_choice":{"type":"function"}}"#, "tool_choice"),
+            (r#"{"tool_choice":7}"#, "tool_choice"),
+            (r#"{"function_call":["f"]}"#, "function_call"),
+        ] {
+            assert!(matches!(choice(body), Err(crate::Error::Invalid { param: Some(p), .. }) if p == named), "{body}");
+        }
+    }
+
+    #[test]
+    fn arguments_are_a_text_or_an_object_and_keep_their_bytes() {
+        let read = |text: &str| serde_json::from_str::<FunctionCall<'_>>(text).map(|f| f.arguments.unwrap().json().to_owned());
+        assert_eq!(read(r#"{"arguments":""}"#).unwrap(), "{}");
+        assert_eq!(read(r#"{"arguments":" \n"}"#).unwrap(), "{}");
+        assert_eq!(read(r#"{"arguments":"{\"n\":12345678901234567890123}"}"#).unwrap(), r#"{"n":12345678901234567890123}"#);
+        assert_eq!(read(r#"{"arguments":{ "z":1.50,"a":2 }}"#).unwrap(), r#"{ "z":1.50,"a":2 }"#);
+        assert!(read(r#"{"arguments":[1]}"#).is_err() && read(r#"{"arguments":7}"#).is_err());
+    }
+}
