@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use crate::answer::{Answer, Choice, Delta, Finish, OwnedDetail};
 use crate::door::{ClientError, Door, Meta, Writer};
 use crate::envelope::Envelope;
+use crate::json::one_line;
 use crate::usage::Usage;
 use crate::{Dialect, Error};
 
@@ -316,7 +317,7 @@ impl Writer for ChunkWriter {
                 }
             }
             Delta::Annotation { choice, json } => {
-                if let Ok(raw) = serde_json::from_str::<&RawValue>(json) {
+                if let Ok(raw) = serde_json::from_str::<&RawValue>(&one_line(json)) {
                     self.list(choice, out, "annotations", raw);
                 }
             }
@@ -327,7 +328,7 @@ impl Writer for ChunkWriter {
                 out.extend_from_slice(b"{\"index\":");
                 number(out, choice);
                 out.extend_from_slice(b",\"delta\":{},\"logprobs\":");
-                out.extend_from_slice(json.as_bytes());
+                out.extend_from_slice(one_line(json).as_bytes());
                 out.extend_from_slice(b",\"finish_reason\":null}");
                 self.tail(out);
             }

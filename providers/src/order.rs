@@ -71,7 +71,8 @@ impl<W: Writer> InOrder<W> {
         if !is_open {
             return;
         }
-        let free = !lane.waiting.is_empty() && call_is_complete(lane);
+        // Only a piece with a brace in it can complete an object: the others need no look at the whole.
+        let free = !lane.waiting.is_empty() && json.contains('}') && lane.open.as_ref().is_some_and(Held::is_complete);
         self.inner.delta(&Delta::Arguments { choice, index, json }, out);
         if free {
             self.release(choice, out);
@@ -92,10 +93,6 @@ impl<W: Writer> InOrder<W> {
             self.release(choice, out);
         }
     }
-}
-
-fn call_is_complete(lane: &Lane) -> bool {
-    lane.open.as_ref().is_none_or(Held::is_complete)
 }
 
 impl<W: Writer> Writer for InOrder<W> {

@@ -230,6 +230,10 @@ fn stream(case: &mut Case, name: &str, bytes: &[u8], framing: Framing, make: &dy
     }
     if whole.error.is_none() {
         check_answer(case, name, &whole.answer);
+        // A line break of the upstream's JSON would cut an event in two.
+        if let Some(line) = whole.text.lines().find(|l| !l.is_empty() && !l.starts_with("data: ") && !l.starts_with("event: ")) {
+            case.fail(name, &format!("writes a line that is no field: {line}"));
+        }
     }
     whole
 }

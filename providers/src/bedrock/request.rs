@@ -103,13 +103,24 @@ pub(super) fn chat<'a>(request: &'a ChatRequest<'a>, target: &Target<'_>) -> Res
         inference_config,
         tool_config: plan.config,
         output_config: plan.format.map(|text_format| OutputConfig { text_format }),
-        service_tier: request.service_tier.as_deref().filter(|t| *t != "auto").map(|r#type| ServiceTier { r#type }),
+        service_tier: service_tier(request, &mut warnings),
         additional_model_request_fields: fields,
         passed,
     };
     let mut call = Call::json(path, &body);
     call.warnings = warnings;
     Ok(call)
+}
+
+fn service_tier<'a>(request: &'a ChatRequest<'a>, warnings: &mut Vec<String>) -> Option<ServiceTier<'a>> {
+    match request.service_tier.as_deref()? {
+        "auto" => None,
+        r#type @ ("default" | "flex" | "priority" | "reserved") => Some(ServiceTier { r#type }),
+        other => {
+            warnings.push(format!("dropped `service_tier`: Bedrock has no tier `{other}`"));
+            None
+        }
+    }
 }
 
 /// What cannot be left out without changing what was asked.

@@ -235,13 +235,14 @@ impl Reader {
             && mime.starts_with("image/")
             && part.thought != Some(true)
         {
-            out(Delta::Image { choice, url: &format!("data:{};base64,{}", &**mime, &**data) });
             let images = &mut self.state(choice).images;
             *images += 1;
             let id = carry::image_id(*images - 1);
+            // Before the image, as a call's comes before the call: who writes it has to know.
             if let Some(signature) = part.thought_signature.as_deref() {
                 self.detail(choice, Some(&id), signature, out);
             }
+            out(Delta::Image { choice, url: &format!("data:{};base64,{}", &**mime, &**data) });
             return;
         }
         if let Some(signature) = part.thought_signature.as_deref() {

@@ -381,6 +381,6 @@ fn drop_unknown(request: &ChatRequest<'_>, warnings: &mut Vec<String>) {
         ("store", request.store == Some(true)),
     ];
     for (name, _) in dropped.iter().filter(|(_, set)| *set) {
-        warnings.push(format!("dropped `{name}`: Gemini does not take it"));
+        warnings.push(format!("dropped `{name}`: {}", if *name == "service_tier" { "Gemini is asked in its standard tier, whose prices are known" } else { "Gemini does not take it" }));
     }
 }

@@ -187,7 +187,7 @@ fn candidate(index: u32, choice: &Choice, thoughts: bool) -> Candidate<'_> {
     for (position, url) in choice.images.iter().enumerate() {
         let id = carry::image_id(position);
         let signature = choice.details.iter().find(|d| d.id.as_deref() == Some(&id)).and_then(own_signature);
-        parts.extend(image(url).map(|part| Part { thought_signature: signature.map(Cow::Borrowed), ..part }));
+        parts.extend(image(url, signature.map(Cow::Borrowed)));
     }
     let mut broken = false;
     for c in &choice.calls {
@@ -209,9 +209,9 @@ pub(super) fn signature_alone(signature: &str) -> Part<'_> {
     Part { text: Some(""), thought_signature: Some(Cow::Borrowed(signature)), ..Part::default() }
 }
 
-pub(super) fn image(url: &str) -> Option<Part<'_>> {
+pub(super) fn image<'a>(url: &'a str, thought_signature: Option<Cow<'a, str>>) -> Option<Part<'a>> {
     let (mime_type, data) = data_url(url)?;
-    Some(Part { inline_data: Some(Blob { mime_type, data }), ..Part::default() })
+    Some(Part { inline_data: Some(Blob { mime_type, data }), thought_signature, ..Part::default() })
 }
 
 /// A call as a part; none if its arguments are not an object, which a cut answer may leave behind. The seal of another

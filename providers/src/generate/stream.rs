@@ -1,10 +1,14 @@
 //! The hub's streams as events of `streamGenerateContent?alt=sse`: every event a response of its own, calls whole, no mark at
 //! the end.
 
+use std::borrow::Cow;
+
 use super::answer::{Candidate, Content, Part, Response, UsageMetadata, call, finish_reason, image, logprobs, own_signature, signature_alone, wants_thoughts};
 use crate::answer::{Call, Delta, Finish, MAX_CHOICES};
+use crate::carry;
 use crate::chat::json;
 use crate::door::{ClientError, Door, Meta, Writer};
+use crate::json::one_line;
 use crate::usage::Usage;
 
 /// Writes events.
@@ -21,8 +25,9 @@ pub(super) struct EventWriter {
 struct Progress {
     /// The call whose arguments are still coming: Gemini's clients take calls only whole.
     open: Option<Call>,
-    /// Signatures of calls, by the call's id.
+    /// Signatures of calls and images, by their ids.
     signatures: Vec<(String, String)>,
+    images: usize,
     broken: bool,
     finish: Option<Finish>,
 }
@@ -60,7 +65,9 @@ impl EventWriter {
     /// Writes the call that is open, now that it is whole.
     fn close(&mut self, choice: u32, out: &mut Vec<u8>) {
         let progress = self.progress(choice);
-        let Some(open) = progress.open.take() else { return };
+        let Some(mut open) = progress.open.take() else { return };
+        // Models like to indent.
+        open.arguments = one_line(&open.arguments).into_owned();
         let signatures = std::mem::take(&mut progress.signatures);
         match call(&open, |id| signatures.iter().find(|(of, _)| of == id).map(|(_, s)| s.as_str())) {
             Some(part) => self.part(choice, part, out),
@@ -101,7 +108,11 @@ impl Writer for EventWriter {
             // Gemini has no place for annotations that are not its own.
             Delta::Annotation { .. } => {}
             Delta::Image { choice, url } => {
-                if let Some(part) = image(url) {
+                let progress = self.progress(choice);
+                let id = carry::image_id(progress.images);
+                progress.images += 1;
+                let signature = progress.signatures.iter().find(|(of, _)| *of == id).map(|(_, s)| s.clone());
+                if let Some(part) = image(url, signature.map(Cow::Owned)) {
                     self.part(choice, part, out);
                 }
             }
