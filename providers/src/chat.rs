@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use crate::answer::{Answer, Choice, Delta, Finish, OwnedDetail};
 use crate::door::{ClientError, Door, Meta, Writer};
 use crate::envelope::Envelope;
-use crate::json::one_line;
+use crate::sse::one_line;
 use crate::usage::Usage;
 use crate::{Dialect, Error};
 

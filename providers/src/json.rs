@@ -81,12 +81,6 @@ impl Met {
     }
 }
 
-/// JSON text without line breaks, which can only stand between its tokens: in an event they would end its line.
-#[must_use]
-pub fn one_line(json: &str) -> std::borrow::Cow<'_, str> {
-    if json.bytes().any(|b| matches!(b, b'\n' | b'\r')) { json.replace(['\n', '\r'], "").into() } else { json.into() }
-}
-
 /// As [`scan`], with what was met on the way.
 ///
 /// # Errors

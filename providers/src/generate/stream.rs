@@ -8,7 +8,7 @@ use crate::answer::{Call, Delta, Finish, MAX_CHOICES};
 use crate::carry;
 use crate::chat::json;
 use crate::door::{ClientError, Door, Meta, Writer};
-use crate::json::one_line;
+use crate::sse::one_line;
 use crate::usage::Usage;
 
 /// Writes events.
