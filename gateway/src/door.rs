@@ -15,11 +15,14 @@ use providers::generate::Array;
 use providers::{Dialect, ErrorKind, Operation};
 
 use crate::body::{Body, BodyError};
+use crate::certificate::Peer;
 use crate::counters::Unit;
 use crate::exchange::{Exchange, dialect_of, name_request, request_id};
 use crate::fault::{Blame, Fault};
 use crate::phase::{identity, read};
+use crate::principal::Principal;
 use crate::road;
+use crate::rules::{ModelRule, Rules};
 use crate::state::State;
 
 /// Where a path leads.
@@ -92,7 +95,7 @@ pub async fn serve(state: Arc<State>, request: Request<Incoming>) -> Result<Resp
             let response = model(state, request, operation, Some((name, stream))).await;
             if stream && !events { as_array(response, limit) } else { response }
         }
-        Way::Models(name) => models(&state, &request, name.as_deref()),
+        Way::Models(name) => models(&state, &request, name.as_deref()).await,
         Way::Passed(operation, rest) => road::passed::serve(state, request, operation, &rest).await,
         Way::Usage => usage(&state, &request).await,
         Way::Root => root(&request),
@@ -188,12 +191,13 @@ fn as_array(response: Response<Body>, limit: usize) -> Response<Body> {
 
 /// A request for a model: read, answered, and written down.
 async fn model(state: Arc<State>, request: Request<Incoming>, operation: Operation, named: Option<(String, bool)>) -> Response<Body> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let rules = match admit(&state) {
         Ok(rules) => rules,
         Err(fault) => return refuse(&parts.headers, dialect_of(operation), &fault),
     };
     let mut x = Exchange::new(state, rules, parts.method, parts.headers, operation);
+    x.peer = parts.extensions.remove();
     if let Some((name, stream)) = named {
         x.model = name;
         x.stream = stream;
@@ -209,7 +213,7 @@ async fn model(state: Arc<State>, request: Request<Incoming>, operation: Operati
 ///
 /// # Errors
 /// 503 while it drains.
-pub fn admit(state: &State) -> Result<Arc<crate::rules::Rules>, Fault> {
+pub fn admit(state: &State) -> Result<Arc<Rules>, Fault> {
     let going = || Fault::client(StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Overloaded, "this gateway is shutting down; try another replica").code("draining").retry_after(Duration::from_secs(1));
     if state.is_draining() {
         return Err(going());
@@ -273,14 +277,23 @@ fn root(request: &Request<Incoming>) -> Response<Body> {
     })
 }
 
+/// The rules in force, and who is asking.
+async fn who(state: &State, request: &Request<Incoming>) -> Result<(Arc<Rules>, Arc<Principal>), Fault> {
+    let rules = admit(state)?;
+    let peer: Option<&Arc<Peer>> = request.extensions().get();
+    // No ledger entry is made here that could keep why.
+    let found = identity::find(&rules, request.headers(), peer.map(|p| &**p), state.wall()).await;
+    let principal = found.inspect_err(|fault| tracing::debug!(status = fault.told.status, detail = fault.detail, "somebody was not let in"))?;
+    Ok((rules, principal))
+}
+
 /// How the caller's limits stand.
 async fn usage(state: &State, request: &Request<Incoming>) -> Response<Body> {
     if let Some(refused) = get_only(request) {
         return refused;
     }
-    let found = admit(state).and_then(|rules| identity::find(&rules, request.headers(), state.now()));
-    let principal = match found {
-        Ok(principal) => principal,
+    let principal = match who(state, request).await {
+        Ok((_, principal)) => principal,
         Err(fault) => return refuse(request.headers(), Dialect::Chat, &fault),
     };
     let purses: Vec<_> = principal.limits.iter().map(|l| l.purse.clone()).collect();
@@ -305,25 +318,21 @@ async fn usage(state: &State, request: &Request<Incoming>) -> Response<Body> {
 
 /// The models that can be asked for, in the words of whoever asks: OpenAI's and Anthropic's go together in one object, Google's
 /// SDK is known by its header or its path. Wildcards are listed as they are written: their name is the pattern.
-fn models(state: &State, request: &Request<Incoming>, name: Option<&str>) -> Response<Body> {
+async fn models(state: &State, request: &Request<Incoming>, name: Option<&str>) -> Response<Body> {
     let google = request.headers().contains_key("x-goog-api-key") || request.uri().path().starts_with("/v1beta/");
     let dialect = if google { Dialect::Generate } else { Dialect::Chat };
     if let Some(refused) = get_only(request) {
         return refused;
     }
-    let rules = match admit(state) {
-        Ok(rules) => rules,
-        Err(fault) => return refuse(request.headers(), dialect, &fault),
-    };
-    let principal = match identity::find(&rules, request.headers(), state.now()) {
-        Ok(principal) => principal,
+    let (rules, principal) = match who(state, request).await {
+        Ok(found) => found,
         Err(fault) => return refuse(request.headers(), dialect, &fault),
     };
     // What somebody may not use is not shown either.
     let mut names = rules.names();
     names.retain(|name| principal.may_use(name) && rules.named(name).is_some_and(|m| m.access.admits(&principal)));
     let created = state.now().as_secs();
-    let item = |name: &str, model: &crate::rules::ModelRule| {
+    let item = |name: &str, model: &ModelRule| {
         if google {
             return serde_json::json!({ "name": format!("models/{name}"), "displayName": name, "supportedGenerationMethods": ["generateContent", "streamGenerateContent", "countTokens", "embedContent"] });
         }

@@ -4,17 +4,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use providers::door::{Meta, door};
 use providers::envelope::Envelope;
+use providers::prices::Model;
 use providers::{Dialect, Error, Operation};
 
+use crate::certificate::Peer;
 use crate::fault::Fault;
 use crate::ledger::{Entry, Record};
+use crate::names;
 use crate::principal::Principal;
 use crate::rules::Rules;
 use crate::state::State;
-use crate::trace::{Trace, new_span};
+use crate::trace::{Trace, new_span, write_hex};
 
 /// A form: its bytes, and where the value of its field `model` stands.
 #[derive(Debug, Clone)]
@@ -35,6 +38,8 @@ pub struct Exchange {
     pub method: Method,
     /// The client's headers.
     pub headers: HeaderMap,
+    /// The certificate of the client's connection.
+    pub peer: Option<Arc<Peer>>,
     /// Who is asking, once that is known.
     pub principal: Option<Arc<Principal>>,
     /// What is asked.
@@ -59,6 +64,8 @@ pub struct Exchange {
     pub limit_headers: HeaderMap,
     /// What the request costs at worst, in billionths of a dollar, where prices are known.
     pub estimate: Option<u64>,
+    /// What the target that is asked charges, where that is known.
+    pub price: Option<Arc<Model>>,
     /// What is written down. Moves into the answer's body, and is written when that is dropped.
     pub record: Option<Record>,
     /// Names everything about this request.
@@ -79,6 +86,7 @@ impl Exchange {
             rules,
             method,
             headers,
+            peer: None,
             principal: None,
             operation,
             model: String::new(),
@@ -91,6 +99,7 @@ impl Exchange {
             warnings: Vec::new(),
             limit_headers: HeaderMap::new(),
             estimate: None,
+            price: None,
             record: Some(record),
             id,
             span: new_span(),
@@ -184,10 +193,14 @@ pub fn dialect_of(operation: Operation) -> Dialect {
 /// The client's own id for the request if it is fit to be repeated, else a new one.
 #[must_use]
 pub fn request_id(headers: &HeaderMap) -> String {
-    let given = headers.get("x-request-id").and_then(|v| v.to_str().ok());
+    let given = headers.get(&names::REQUEST_ID).and_then(|v| v.to_str().ok());
     match given.filter(|id| (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())) {
         Some(id) => id.to_owned(),
-        None => format!("{:016x}{:08x}", fastrand::u64(..), fastrand::u32(..)),
+        None => {
+            let mut digits = vec![0; 24];
+            write_hex(fastrand::u128(..), &mut digits);
+            String::from_utf8(digits).unwrap_or_default()
+        }
     }
 }
 
@@ -195,7 +208,7 @@ pub fn request_id(headers: &HeaderMap) -> String {
 pub fn name_request(headers: &mut HeaderMap, dialect: Dialect, id: &str) {
     let Ok(value) = HeaderValue::try_from(id) else { return };
     if dialect == Dialect::Messages {
-        headers.insert(HeaderName::from_static("request-id"), value.clone());
+        headers.insert(names::ANTHROPIC_REQUEST_ID.clone(), value.clone());
     }
-    headers.insert(HeaderName::from_static("x-request-id"), value);
+    headers.insert(names::REQUEST_ID.clone(), value);
 }

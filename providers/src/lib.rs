@@ -31,6 +31,7 @@ mod oddities;
 pub mod ollama;
 pub mod openai;
 mod order;
+pub mod outline;
 pub mod prices;
 pub mod rerank;
 pub mod responses;

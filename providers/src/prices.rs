@@ -146,12 +146,15 @@ impl Model {
     }
 }
 
+/// By name. It is asked on every request.
+type Table<T> = HashMap<String, T, foldhash::fast::RandomState>;
+
 /// Prices by provider and model.
 #[derive(Debug, Clone, Default)]
 pub struct Prices {
-    table: HashMap<String, HashMap<String, Arc<Model>>>,
+    table: Table<Table<Arc<Model>>>,
     /// The operator's own, by `provider name/model`.
-    own: HashMap<String, Arc<Model>>,
+    own: Table<Arc<Model>>,
 }
 
 impl Prices {
@@ -159,10 +162,10 @@ impl Prices {
     #[must_use]
     pub fn builtin() -> Self {
         // A test holds that the table can be read.
-        let mut table: HashMap<String, HashMap<String, Arc<Model>>> = serde_json::from_str(TABLE).unwrap_or_default();
+        let mut table: Table<Table<Arc<Model>>> = serde_json::from_str(TABLE).unwrap_or_default();
         // Reranking is paid for by the search, which the table has no price for: nought would be taken for free.
         table.values_mut().for_each(|models| models.retain(|_, m| m.mode.as_deref() != Some("rerank") || m.input > 0.0));
-        Prices { table, own: HashMap::new() }
+        Prices { table, own: Table::default() }
     }
 
     /// Puts a model on top of the table. `name` is `provider/model` with the provider's configured name.

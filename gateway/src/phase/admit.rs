@@ -11,6 +11,7 @@ use crate::config::UnknownPrice;
 use crate::counters::{Claim, NEVER, Refused, Standing, Unit};
 use crate::exchange::Exchange;
 use crate::fault::Fault;
+use crate::names;
 use crate::purse::{Estimate, Hold, LimitRule, nanodollars, spoken};
 use crate::rules::{ModelRule, TargetRule};
 
@@ -123,7 +124,7 @@ fn hold_to_known_prices(x: &Exchange, model: &ModelRule, rest: &str) -> Result<(
 
 /// The client's own bound on what the request may cost: the header `x-trivium-max-cost`, in dollars.
 fn hold_to_max_cost(x: &Exchange, worst: &Estimate) -> Result<(), Fault> {
-    let Some(value) = x.headers.get("x-trivium-max-cost") else { return Ok(()) };
+    let Some(value) = x.headers.get(&names::MAX_COST) else { return Ok(()) };
     let wrong = || Fault::client(StatusCode::BAD_REQUEST, ErrorKind::InvalidRequest, "`x-trivium-max-cost` must be an amount of dollars, such as 0.05").param("x-trivium-max-cost");
     let most = value.to_str().ok().and_then(nanodollars).ok_or_else(wrong)?;
     if worst.cost <= most {

@@ -2,12 +2,14 @@
 //! rides along and is written when the body is dropped, however that happens.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use http_body::{Body as HttpBody, Frame};
+use providers::prices::Model;
 use providers::usage::Usage;
 use tokio::time::Sleep;
 
@@ -15,6 +17,7 @@ use crate::body::{Body, BodyError};
 use crate::exchange::{Exchange, name_request};
 use crate::fault::Fault;
 use crate::ledger::Record;
+use crate::names;
 use crate::phase::call::{Kind, Reply, chain};
 use crate::rules::{ModelRule, Rules};
 use crate::stream::{Flow, Seen};
@@ -29,7 +32,7 @@ pub fn response(x: &mut Exchange, model: &ModelRule, reply: Reply) -> Response<B
     record.entry.stream = x.stream;
     let mut headers = reply.headers;
     describe(&mut headers, &record, x);
-    let mut bill = Bill { rules: x.rules.clone(), prompt_bytes: x.envelope.body().len() as u64 };
+    let mut bill = Bill { rules: x.rules.clone(), price: x.price.take(), prompt_bytes: x.envelope.body().len() as u64 };
     if bill.rules.log_content {
         record.entry.request = Some(String::from_utf8_lossy(x.envelope.body()).into_owned());
     }
@@ -39,7 +42,7 @@ pub fn response(x: &mut Exchange, model: &ModelRule, reply: Reply) -> Response<B
         if let Some(cost) = record.entry.cost
             && let Ok(value) = HeaderValue::try_from(cost.to_string())
         {
-            headers.insert(HeaderName::from_static("x-trivium-cost"), value);
+            headers.insert(names::COST.clone(), value);
         }
         record.ended = true;
     }
@@ -103,24 +106,24 @@ fn describe(headers: &mut HeaderMap, record: &Record, x: &Exchange) {
     for (name, value) in &x.limit_headers {
         headers.insert(name, value.clone());
     }
-    let mut set = |name: &'static str, value: &str| {
+    let mut set = |name: &HeaderName, value: &str| {
         if let Ok(value) = HeaderValue::try_from(value) {
-            headers.insert(HeaderName::from_static(name), value);
+            headers.insert(name, value);
         }
     };
     if let Some(provider) = &record.entry.provider {
-        set("x-trivium-provider", provider);
+        set(&names::PROVIDER, provider);
     }
     if let Some(model) = &record.entry.model_used {
-        set("x-trivium-model", model);
+        set(&names::MODEL, model);
     }
     if let Some(estimate) = x.estimate {
-        set("x-trivium-cost-estimate", &providers::prices::Nanodollars(estimate).to_string());
+        set(&names::COST_ESTIMATE, &providers::prices::Nanodollars(estimate).to_string());
     }
     if !x.warnings.is_empty() {
         // Names of parameters are the client's own words: what is not fit for a header is left out of it.
         let text: String = x.warnings.join("; ").chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(1000).collect();
-        set("x-trivium-warning", &text);
+        set(&names::WARNING, &text);
     }
     name_request(headers, x.dialect(), &x.id);
 }
@@ -128,21 +131,34 @@ fn describe(headers: &mut HeaderMap, record: &Record, x: &Exchange) {
 fn stream_headers(headers: &mut HeaderMap) {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    headers.insert(names::ACCEL_BUFFERING.clone(), HeaderValue::from_static("no"));
 }
 
 /// The stages, for whoever looks at a response in a browser: ours, and the wait for upstreams.
 fn timing(headers: &mut HeaderMap, total: Duration, upstream: Duration) {
-    let ms = |d: Duration| d.as_micros() as f64 / 1000.0;
-    let text = format!("gateway;dur={:.3}, upstream;dur={:.3}", ms(total.saturating_sub(upstream)), ms(upstream));
+    let mut text = String::with_capacity(48);
+    text.push_str("gateway;dur=");
+    push_millis(&mut text, total.saturating_sub(upstream));
+    text.push_str(", upstream;dur=");
+    push_millis(&mut text, upstream);
     if let Ok(value) = HeaderValue::try_from(text) {
-        headers.insert(HeaderName::from_static("server-timing"), value);
+        headers.insert(names::SERVER_TIMING.clone(), value);
     }
+}
+
+/// A duration in milliseconds with three decimals.
+fn push_millis(out: &mut String, d: Duration) {
+    let micros = u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
+    out.push_str(itoa::Buffer::new().format(micros / 1000));
+    out.push('.');
+    let rest = micros % 1000;
+    out.extend([rest / 100, rest / 10 % 10, rest % 10].map(|digit| char::from(b'0' + digit as u8)));
 }
 
 /// What is needed to settle a request once its usage is known.
 struct Bill {
-    rules: std::sync::Arc<Rules>,
+    rules: Arc<Rules>,
+    price: Option<Arc<Model>>,
     prompt_bytes: u64,
 }
 
@@ -163,9 +179,7 @@ impl Bill {
         if let (Some(usage), Some(flight)) = (usage, flight) {
             flight.used(usage.total());
         }
-        if let (Some(usage), Some(provider), Some(kind), Some(model)) = (usage, &entry.provider, entry.provider_kind, &entry.model_used) {
-            entry.cost = self.rules.prices.get(provider, kind, model).map(|m| m.cost(&usage, false));
-        }
+        entry.cost = usage.zip(self.price.as_ref()).map(|(usage, price)| price.cost(&usage, false));
     }
 }
 

@@ -16,7 +16,7 @@ use crate::rules::ModelRule;
 /// # Errors
 /// What the client is told, in terms of no dialect in particular.
 pub async fn answer(x: &mut Exchange, body: Incoming) -> Result<Response<Body>, Fault> {
-    identity::check(x)?; // before any work is done for a stranger
+    identity::check(x).await?; // before any work is done for a stranger
     read::head(x)?;
     x.read(read::body(body, &x.rules.limits).await?)?; // strictly: what follows must all read the same
     let rules = x.rules.clone();
