@@ -63,10 +63,13 @@ pub trait Door: Send + Sync {
     fn error_event(&self, error: &ClientError) -> Vec<u8>;
 }
 
-/// Adds a warning that has not been given yet.
+/// How many warnings a client can be expected to read; a header does not hold as many.
+const MOST: usize = 64;
+
+/// Adds a warning that has not been given yet, as long as there are not too many: a client may send fields without end.
 pub(crate) fn once(warnings: &mut Vec<String>, text: impl Into<String>) {
     let text = text.into();
-    if !warnings.contains(&text) {
+    if warnings.len() < MOST && !warnings.contains(&text) {
         warnings.push(text);
     }
 }
