@@ -5,6 +5,7 @@
 mod bad_input;
 mod certificates;
 mod dialects;
+mod doors;
 mod issuer;
 mod ledger;
 mod passes;
