@@ -235,7 +235,7 @@ async fn stopped() {
 
 /// Says what is served, where, and what to type first.
 fn greet(gateway: &serve::Gateway, source: Option<&Path>, found: Option<&discover::Found>) {
-    let Ok(address) = gateway.address() else { return };
+    let Ok(address) = gateway.address().map(|at| format!("{}://{at}", gateway.scheme())) else { return };
     let mut text = match (source, found) {
         (Some(path), _) => format!("trivium {} serves {}\n", env!("CARGO_PKG_VERSION"), path.display()),
         (None, Some(found)) => {
@@ -244,14 +244,12 @@ fn greet(gateway: &serve::Gateway, source: Option<&Path>, found: Option<&discove
         }
         (None, None) => String::new(),
     };
-    text.push_str(&format!("Point an OpenAI SDK at    http://{address}/v1\nPoint an Anthropic SDK at http://{address}\n"));
+    text.push_str(&format!("Point an OpenAI SDK at    {address}/v1\nPoint an Anthropic SDK at {address}\n"));
     if let Some(admin) = gateway.admin_address() {
         text.push_str(&format!("Metrics and health at     http://{admin}/metrics, /healthz, /readyz\n"));
     }
     let model = found.map_or("MODEL", |f| f.model.as_str());
-    text.push_str(&format!(
-        "Try: curl http://{address}/v1/chat/completions -H 'content-type: application/json' -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n"
-    ));
+    text.push_str(&format!("Try: curl {address}/v1/chat/completions -H 'content-type: application/json' -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n"));
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 

@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use providers::usage::Usage;
+
+use crate::weight::{self, Weight};
 
 /// What is known of a target: of its one model, or of each model that its `*` has stood for lately. One dead model behind a
 /// `*` leaves the others alone.
@@ -41,6 +44,8 @@ pub struct Stats {
     proven: AtomicBool,
     /// When it was asked last, milliseconds since `born`.
     asked_at: AtomicU64,
+    /// Thousandths of a byte of a request to a token of its prompt, a moving average; 0 before the first answer.
+    density: AtomicU32,
 }
 
 /// When a target is left alone.
@@ -71,6 +76,12 @@ const DECAY: Duration = Duration::from_secs(10);
 const FAILED: Duration = Duration::from_secs(5);
 /// Most names behind one `*` with figures of their own. Clients can ask for endless names, and each costs memory.
 const MOST_NAMES: usize = 128;
+/// Tokens of the shortest prompt that tells something of how dense text is.
+const SHORTEST: u64 = 32;
+/// Thousandths of a byte to a token that can be: a byte each, and long words in a tokenizer made for them.
+const DENSITIES: (u32, u32) = (1_000, 12_000);
+/// One prompt's part in the average.
+const LEARN: u32 = 8;
 /// Longest such name, bytes.
 const LONGEST_NAME: usize = 128;
 
@@ -156,6 +167,7 @@ impl Default for Stats {
             probing: AtomicBool::new(false),
             proven: AtomicBool::new(false),
             asked_at: AtomicU64::new(0),
+            density: AtomicU32::new(0),
         }
     }
 }
@@ -204,6 +216,28 @@ impl Stats {
             (before as f64 * keep + sample as f64 * (1.0 - keep)) as u64
         };
         self.latency.store(next.max(1), Relaxed);
+    }
+
+    /// Thousandths of a byte of text to a token of a prompt, as this target's answers have told so far.
+    #[must_use]
+    pub fn density(&self) -> u32 {
+        match self.density.load(Relaxed) {
+            0 => weight::DENSITY,
+            density => density,
+        }
+    }
+
+    /// Takes in how many tokens the provider has counted for a prompt of so many bytes of text. Short prompts tell little:
+    /// what stands around the text outweighs it.
+    pub fn learn(&self, bytes: u64, tokens: u64) {
+        if tokens < SHORTEST {
+            return;
+        }
+        let seen = u32::try_from(bytes * 1000 / tokens).unwrap_or(u32::MAX).clamp(DENSITIES.0, DENSITIES.1);
+        let before = self.density.load(Relaxed);
+        // Two that come together may lose one of them: an average can bear it.
+        let next = if before == 0 { seen } else { before - before / LEARN + seen / LEARN };
+        self.density.store(next, Relaxed);
     }
 
     fn last_asked(&self) -> Instant {
@@ -339,9 +373,18 @@ impl InFlight {
         self.stats.open_for(pause);
     }
 
-    /// Notes what the request has used.
-    pub fn used(&self, tokens: u64) {
-        self.stats.use_tokens(tokens);
+    /// Notes what the request has used, by the provider's own count, and how dense its prompt was.
+    pub fn used(&self, usage: &Usage, prompt: &Weight) {
+        self.stats.use_tokens(usage.total());
+        if !usage.estimated && prompt.is_text() {
+            self.stats.learn(prompt.text, usage.prompt());
+        }
+    }
+
+    /// Thousandths of a byte of text to a token there.
+    #[must_use]
+    pub fn density(&self) -> u32 {
+        self.stats.density()
     }
 }
 
@@ -452,5 +495,21 @@ mod tests {
         let long = "x".repeat(LONGEST_NAME + 1);
         assert!(Arc::ptr_eq(&many.of(&long), &many.own));
         assert_eq!(many.all().len(), MOST_NAMES + 1);
+    }
+
+    #[test]
+    fn how_dense_text_is_is_learnt_from_answers() {
+        let stats = Stats::default();
+        assert_eq!(stats.density(), weight::DENSITY);
+        stats.learn(100, 8);
+        assert_eq!(stats.density(), weight::DENSITY, "a short prompt tells little");
+        stats.learn(3000, 1000);
+        assert_eq!(stats.density(), 3000);
+        for _ in 0..100 {
+            stats.learn(2000, 1000);
+        }
+        assert!((2000..2020).contains(&stats.density()), "{}", stats.density());
+        stats.learn(u64::from(u32::MAX), 33);
+        assert!(stats.density() < 4000, "one absurd answer does not throw it over: {}", stats.density());
     }
 }

@@ -14,14 +14,14 @@ use crate::road::find;
 /// # Errors
 /// What the client is told, in terms of no dialect in particular.
 pub async fn answer(x: &mut Exchange, body: Incoming) -> Result<Response<Body>, Fault> {
-    identity::check(x)?; // before any work is done for a stranger
+    identity::check(x).await?; // before any work is done for a stranger
     read::head(x)?;
     x.asked.read(read::body(body, &x.rules.limits).await?)?; // strictly: what follows must all read the same
     let rules = x.rules.clone();
     let (model, rest) = find(x, &rules)?;
     identity::may_use(x, model)?;
+    prompt::apply(x, model)?; // the operator's words and defaults: they are paid for too
     admit::reserve(x, model, &rest).await?; // before anything costs; settled when the record is dropped
-    prompt::apply(x, model)?; // templates and decorations are the operator's words
     let plan = route::plan(x, model, &rest); // after everything that may change the request
     let reply = call::first_event(x, model, &rest, &plan).await?; // fallback ends here: nothing has been sent yet
     Ok(relay::response(x, model, reply)) // lazy: runs as the client reads

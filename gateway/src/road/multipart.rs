@@ -18,7 +18,7 @@ use crate::road::find;
 /// # Errors
 /// When the form has no model, the model is not here, or no target answers.
 pub async fn answer(x: &mut Exchange, body: Incoming) -> Result<Response<Body>, Fault> {
-    identity::check(x)?;
+    identity::check(x).await?;
     read::head(x)?;
     let body = read::body(body, &x.rules.limits).await?;
     let bad = |message: &str| Fault::client(StatusCode::BAD_REQUEST, ErrorKind::InvalidRequest, message);

@@ -24,6 +24,7 @@ pub(super) async fn attempt(x: &mut Exchange, model: &ModelRule, target: &Target
     // What another target had to leave out is no concern of this one.
     x.warnings.clear();
     let price = target.price_of(&name, &x.rules.prices);
+    x.price.clone_from(&price);
     let t = Target { model: &name, info: price.as_deref() };
     if let Some(entry) = x.entry() {
         entry.provider = Some(provider.name.clone());

@@ -10,6 +10,7 @@ use super::failure::{Again, Failure};
 use super::prepare::Sending;
 use crate::exchange::Exchange;
 use crate::fault::Fault;
+use crate::names;
 use crate::rules::{ModelRule, ProviderRule, TargetRule};
 use crate::upstream::{self, Answer};
 
@@ -19,22 +20,21 @@ const ERROR_BODY: usize = 1 << 20;
 /// Sends a request and waits for the head of its answer.
 pub(super) async fn send(x: &Exchange, target: &TargetRule, sending: Sending) -> Result<Response<Answer>, Failure> {
     let provider = &target.provider;
-    let uri = format!("{}{}", provider.base_url, sending.path);
-    let mut request = Request::builder().method(Method::POST).uri(uri);
-    if let Some(headers) = request.headers_mut() {
-        headers.reserve(12);
-        headers.insert(header::CONTENT_TYPE, sending.content_type);
-        for (name, value) in &provider.headers {
-            headers.insert(name, value.clone());
-        }
-        for (name, value) in &sending.headers {
-            if let Ok(value) = HeaderValue::try_from(value) {
-                headers.insert(HeaderName::from_static(name), value);
-            }
-        }
-        common_headers(x, provider, headers);
+    let uri = provider.uri(&sending.path).map_err(|e| Failure::new(Fault::gateway("the request to the provider could not be made").detail(e), "connect", Again::No))?;
+    let (mut parts, ()) = Request::new(()).into_parts();
+    (parts.method, parts.uri) = (Method::POST, uri);
+    let headers = &mut parts.headers;
+    headers.reserve(12);
+    headers.insert(header::CONTENT_TYPE, sending.content_type);
+    for (name, value) in &provider.headers {
+        headers.insert(name, value.clone());
     }
-    let (mut parts, ()) = request.body(()).map_err(|e| Failure::new(Fault::gateway("the request to the provider could not be made").detail(e), "connect", Again::No))?.into_parts();
+    for (name, value) in &sending.headers {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+    common_headers(x, provider, headers);
     provider.credential.apply(&mut parts, &sending.body).await.map_err(|e| Failure::new(e, "credential", Again::Elsewhere))?;
     let call = upstream::Call { method: parts.method, uri: parts.uri, headers: parts.headers, body: sending.body };
     target.client.call(call).await.map_err(|e| Failure::new(unreachable(&e), "connect", Again::Anywhere))
@@ -49,17 +49,17 @@ pub fn unreachable(e: &upstream::Error) -> Fault {
 /// Headers of every call: who we are, the trace, and those of the client's that are for this provider.
 pub fn common_headers(x: &Exchange, provider: &ProviderRule, headers: &mut HeaderMap) {
     headers.insert(header::USER_AGENT, HeaderValue::from_static(crate::state::USER_AGENT));
-    for name in provider.dialect.forwards() {
-        if let Some(value) = x.headers.get(*name) {
-            headers.insert(HeaderName::from_static(name), value.clone());
+    for name in &provider.forwards {
+        if let Some(value) = x.headers.get(name) {
+            headers.insert(name, value.clone());
         }
     }
     if let Some(record) = &x.record
-        && let Ok(value) = HeaderValue::try_from(record.entry.trace.header(x.span))
+        && let Ok(value) = HeaderValue::from_bytes(&record.entry.trace.header(x.span))
     {
-        headers.insert(HeaderName::from_static("traceparent"), value);
-        if let Some(state) = x.headers.get("tracestate") {
-            headers.insert(HeaderName::from_static("tracestate"), state.clone());
+        headers.insert(&names::TRACEPARENT, value);
+        if let Some(state) = x.headers.get(&names::TRACESTATE) {
+            headers.insert(&names::TRACESTATE, state.clone());
         }
     }
 }
