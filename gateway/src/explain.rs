@@ -236,6 +236,9 @@ fn sent(target: &TargetRule, question: &Question, sending: Sending) -> Value {
         }
     }
     let mut out = json!({ "method": "POST", "url": format!("{}{}", provider.base_url, sending.path) });
+    if let Some(proxy) = &provider.proxy {
+        out["proxy"] = json!(proxy.to_string());
+    }
     if !headers.is_empty() {
         out["headers"] = headers.into();
     }

@@ -25,7 +25,17 @@ impl Drop for File {
 }
 
 fn trivium(command: &str, config: &File, arguments: &[&str], input: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_trivium"))
+    trivium_in(&[], command, config, arguments, input)
+}
+
+/// The same with these variables, and without those of whoever runs the tests.
+fn trivium_in(env: &[(&str, &str)], command: &str, config: &File, arguments: &[&str], input: &str) -> Output {
+    let mut trivium = Command::new(env!("CARGO_BIN_EXE_trivium"));
+    for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+        trivium.env_remove(name).env_remove(name.to_ascii_uppercase());
+    }
+    let mut child = trivium
+        .envs(env.iter().copied())
         .arg(command)
         .arg("--config")
         .arg(&config.0)
@@ -95,4 +105,26 @@ fn an_explanation_or_what_the_client_would_be_told() {
     assert_eq!((&told["error"]["status"], &told["error"]["body"]["error"]["code"]), (&403.into(), &"model_not_allowed".into()), "{told}");
     let output = trivium("explain", &config, &["-H", "no colon"], body);
     assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn proxies_of_the_environment_and_of_a_provider() {
+    let config = File::new(
+        "proxies",
+        "providers:\n  far: { kind: openai, api_key: sk-far-secret }\n  own: { kind: openai, base_url: \"http://gpu.corp/v1\" }\n  here: { kind: ollama }\n  said: { kind: openai, base_url: \"http://127.0.0.1:9/v1\", proxy: \"http://user:pass-word@other:8080\" }\n  off: { kind: openai, base_url: \"https://eu.example.com/v1\", proxy: off }\n",
+    );
+    let env = [("HTTPS_PROXY", "http://proxy:3128"), ("http_proxy", "http://plain:3128"), ("NO_PROXY", ".corp")];
+    for (provider, proxy) in [("far", Some("proxy:3128")), ("own", None), ("here", None), ("said", Some("other:8080")), ("off", None)] {
+        let body = format!("{{\"model\": \"{provider}/m\", \"messages\": [{{\"role\": \"user\", \"content\": \"Hello\"}}]}}");
+        let output = trivium_in(&env, "explain", &config, &[], &body);
+        let explained: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {:?}", lines(&output.stderr)));
+        assert_eq!(explained["targets"][0]["call"]["proxy"].as_str(), proxy, "{provider}: {explained}");
+        assert!(!explained.to_string().contains("pass-word"));
+    }
+    // A proxy that cannot be used is not gone around.
+    let output = trivium_in(&[("ALL_PROXY", "socks5://proxy:1080")], "check", &config, &[], "");
+    assert!(!output.status.success() && lines(&output.stderr)[0].contains("the environment variable ALL_PROXY: a proxy reached by `socks5://` is not supported"), "{:?}", lines(&output.stderr));
+    let config = File::new("no-proxy", "providers: { a: { kind: openai, api_key: x, proxy: \"https://user:pass-word@proxy\" } }\n");
+    let said = lines(&trivium("check", &config, &[], "").stderr);
+    assert!(said.len() == 1 && said[0].contains(":1:45: providers.a.proxy: a proxy reached by `https://` is not supported") && !said[0].contains("pass-word"), "{said:?}");
 }

@@ -121,14 +121,13 @@ impl<'s> Shape<'s> {
             let at = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
             let Some(value) = map.get_mut(&name) else { continue };
             match fields.and_then(|f| f.get(&name)).or_else(|| others.is_object().then_some(others)) {
-                Some(schema) => {
-                    if !self.fits(value, schema, &at) {
-                        match stand_in(&at) {
-                            Some(other) => *value = other,
-                            None => drop(map.shift_remove(&name)),
-                        }
-                        self.misfits.dropped.push(at);
+                Some(schema) if self.fits(value, schema, &at) => {}
+                Some(_) => {
+                    match stand_in(&at) {
+                        Some(other) => *value = other,
+                        None => drop(map.shift_remove(&name)),
                     }
+                    self.misfits.dropped.push(at);
                 }
                 None if *others == false => {
                     map.shift_remove(&name);
@@ -151,7 +150,7 @@ impl<'s> Shape<'s> {
         whole
     }
 
-    fn list(&mut self, list: &mut Vec<Value>, items: &'s Value, path: &str) -> bool {
+    fn list(&mut self, list: &mut [Value], items: &'s Value, path: &str) -> bool {
         let mut good = None;
         let mut bad = Vec::new();
         for (i, item) in list.iter_mut().enumerate() {
