@@ -51,7 +51,7 @@ impl Door for Responses {
     fn error_event(&self, error: &ClientError) -> Vec<u8> {
         // The documented event is flat; OpenAI's servers nest it, and its SDKs raise on what is nested. It is said both ways.
         let mut out = b"event: error\ndata: {\"type\":\"error\",\"sequence_number\":0,\"code\":".to_vec();
-        chat::json(&mut out, &error.code.as_deref().or(error.kind.openai_code()));
+        chat::json(&mut out, &error.kind.code_for(error.code.as_deref()));
         out.extend_from_slice(b",\"message\":");
         chat::text(&mut out, &error.message);
         out.extend_from_slice(b",\"param\":");
