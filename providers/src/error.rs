@@ -230,6 +230,7 @@ impl UpstreamError {
                     "exceeds the context length",
                     "available context size",
                     "greater than the context length",
+                    "longer than the context length",
                     "reduce the length of the messages",
                     "maximum prompt length",
                     "longer than the maximum model length",

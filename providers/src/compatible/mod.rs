@@ -79,7 +79,8 @@ pub enum Oddity {
     ErrorAside,
 }
 
-const PLAIN: Preset = Preset {
+/// A host without differences.
+pub(crate) const PLAIN: Preset = Preset {
     kind: "",
     base_url: "",
     env: "",
@@ -272,6 +273,15 @@ pub const PRESETS: &[Preset] = &[
 impl Preset {
     fn has(&self, oddity: Oddity) -> bool {
         self.oddities.contains(&oddity)
+    }
+
+    /// Tools and messages as such a host takes them.
+    ///
+    /// # Errors
+    /// When they cannot be read, or hold what it does not take.
+    pub(crate) fn conversation(&self, edit: &mut Edit<'_>, warnings: &mut Vec<String>) -> Result<(), Error> {
+        request::tools(self, edit)?;
+        messages::adapt(self, edit, warnings)
     }
 }
 

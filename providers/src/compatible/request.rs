@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use super::{Oddity, Preset, messages};
+use super::{Oddity, Preset};
 use crate::envelope::{Edit, Envelope};
 use crate::wire::{ChatRequest, Str, Tool};
 use crate::{Error, Target, openai};
@@ -45,8 +45,7 @@ pub(super) fn adapt(preset: &Preset, edit: &mut Edit<'_>, target: &Target<'_>) -
     if preset.has(Oddity::StopList) && envelope.get("stop").is_some_and(|raw| raw.starts_with('"')) {
         edit.set("stop", format!("[{}]", envelope.get("stop").unwrap_or_default()));
     }
-    tools(preset, edit)?;
-    messages::adapt(preset, edit, &mut warnings)?;
+    preset.conversation(edit, &mut warnings)?;
     Ok(warnings)
 }
 
@@ -118,7 +117,7 @@ fn logprobs(edit: &mut Edit<'_>) -> Result<(), Error> {
 }
 
 /// `functions` as `tools`, and functions without `strict`, where the host wants that.
-fn tools(preset: &Preset, edit: &mut Edit<'_>) -> Result<(), Error> {
+pub(super) fn tools(preset: &Preset, edit: &mut Edit<'_>) -> Result<(), Error> {
     let envelope = edit.envelope();
     let older = envelope.get("functions").is_some() || envelope.get("function_call").is_some();
     let strict = preset.has(Oddity::NoStrictTools) && envelope.get("tools").is_some_and(|t| t.contains("\"strict\""));
