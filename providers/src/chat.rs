@@ -174,9 +174,19 @@ pub(crate) fn json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
 struct Progress {
     started: bool,
     calls: u32,
-    /// A call that has begun and has had no arguments yet.
-    bare_call: Option<u32>,
+    /// Calls that have begun and have had no arguments yet.
+    bare: Vec<u32>,
+    /// Calls that are not written yet: only what comes next tells whether the bare ones before them take no arguments, or
+    /// get theirs after all have begun.
+    waiting: Vec<Begun>,
     finish: Option<Finish>,
+}
+
+/// A call that has begun.
+struct Begun {
+    index: u32,
+    id: String,
+    name: String,
 }
 
 /// Writes `chat.completion.chunk` events. Holds what clients rely on: the role in the first delta only, the finish once
@@ -241,9 +251,43 @@ impl ChunkWriter {
         self.tail(out);
     }
 
-    /// A call whose arguments never came takes none: an empty object, so that what clients join is valid JSON.
-    fn close_call(&mut self, choice: u32, out: &mut Vec<u8>) {
-        if let Some(index) = self.progress(choice).bare_call.take() {
+    fn call(&mut self, choice: u32, begun: Begun, out: &mut Vec<u8>) {
+        self.event(choice, out, |out| {
+            out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
+            number(out, begun.index);
+            out.extend_from_slice(b",\"id\":");
+            text(out, &begun.id);
+            out.extend_from_slice(b",\"type\":\"function\",\"function\":{\"name\":");
+            text(out, &begun.name);
+            out.extend_from_slice(b",\"arguments\":\"\"}}]");
+        });
+        self.progress(choice).bare.push(begun.index);
+    }
+
+    /// Writes what waited before the arguments of a call.
+    fn before_arguments(&mut self, choice: u32, index: u32, out: &mut Vec<u8>) {
+        let in_turn = self.progress(choice).waiting.iter().any(|begun| begun.index == index);
+        for begun in std::mem::take(&mut self.progress(choice).waiting) {
+            if in_turn && begun.index <= index {
+                self.close_calls(choice, out);
+            }
+            self.call(choice, begun, out);
+        }
+        self.progress(choice).bare.retain(|bare| *bare != index);
+    }
+
+    /// Writes the calls that waited, and no arguments for those that had none: an empty object, so that what clients join is
+    /// valid JSON.
+    fn settle(&mut self, choice: u32, out: &mut Vec<u8>) {
+        self.close_calls(choice, out);
+        for begun in std::mem::take(&mut self.progress(choice).waiting) {
+            self.call(choice, begun, out);
+            self.close_calls(choice, out);
+        }
+    }
+
+    fn close_calls(&mut self, choice: u32, out: &mut Vec<u8>) {
+        for index in std::mem::take(&mut self.progress(choice).bare) {
             self.arguments(choice, index, "{}", out);
         }
     }
@@ -262,6 +306,7 @@ impl ChunkWriter {
         if value.is_empty() {
             return;
         }
+        self.settle(choice, out);
         self.event(choice, out, |out| {
             out.push(b'"');
             out.extend_from_slice(name.as_bytes());
@@ -295,26 +340,18 @@ impl Writer for ChunkWriter {
             Delta::Reasoning { choice, text } => self.field(choice, out, "reasoning_content", text),
             Delta::Detail { choice, detail } => self.list(choice, out, "reasoning_details", detail),
             Delta::Call { choice, index, id, name } => {
-                self.close_call(choice, out);
+                let begun = Begun { index, id: id.to_owned(), name: name.to_owned() };
                 let progress = self.progress(choice);
                 progress.calls += 1;
-                progress.bare_call = Some(index);
-                self.event(choice, out, |out| {
-                    out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
-                    number(out, index);
-                    out.extend_from_slice(b",\"id\":");
-                    text(out, id);
-                    out.extend_from_slice(b",\"type\":\"function\",\"function\":{\"name\":");
-                    text(out, name);
-                    out.extend_from_slice(b",\"arguments\":\"\"}}]");
-                });
+                if progress.bare.is_empty() && progress.waiting.is_empty() {
+                    self.call(choice, begun, out);
+                } else {
+                    progress.waiting.push(begun);
+                }
             }
             Delta::Arguments { choice, index, json } => {
                 if !json.is_empty() {
-                    let progress = self.progress(choice);
-                    if progress.bare_call == Some(index) {
-                        progress.bare_call = None;
-                    }
+                    self.before_arguments(choice, index, out);
                     self.arguments(choice, index, json, out);
                 }
             }
@@ -345,7 +382,7 @@ impl Writer for ChunkWriter {
         }
         for choice in 0..self.choices.len() as u32 {
             self.role(choice, out);
-            self.close_call(choice, out);
+            self.settle(choice, out);
             let progress = self.progress(choice);
             let reason = match progress.finish.unwrap_or_default() {
                 Finish::Stop if progress.calls > 0 => Finish::ToolCalls,

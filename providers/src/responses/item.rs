@@ -40,6 +40,12 @@ impl Body<'_> {
     }
 }
 
+/// Whether an item's id was given out here: OpenAI's have no place behind them.
+pub(super) fn is_ours(id: &str) -> bool {
+    let place = id.split_once('_').and_then(|(_, rest)| rest.rsplit_once('_'));
+    place.is_some_and(|(_, place)| !place.is_empty() && place.bytes().all(|b| b.is_ascii_digit()))
+}
+
 impl<'a> Item<'a> {
     /// An item at its place in the output, which its id is made of.
     pub(super) fn new(answer: &str, index: usize, status: &'static str, body: Body<'a>) -> Self {
@@ -56,8 +62,8 @@ impl Serialize for Item<'_> {
                 map.serialize_entry("type", "reasoning")?;
                 let part = SummaryText::new(summary);
                 map.serialize_entry("summary", if summary.is_empty() { &[][..] } else { std::slice::from_ref(&part) })?;
-                if let Some(sealed) = seal::seal(details) {
-                    map.serialize_entry("encrypted_content", &sealed)?;
+                if self.status != "in_progress" {
+                    map.serialize_entry("encrypted_content", &seal::seal(details))?;
                 }
             }
             Body::Message(parts) => {
