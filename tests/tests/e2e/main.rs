@@ -8,6 +8,7 @@ mod ledger;
 mod passes;
 mod prompts;
 mod purses;
+mod replicas;
 mod routing;
 mod running;
 mod streams;
