@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bad_input;
+mod bills;
+mod crashes;
 mod dialects;
 mod ledger;
+mod outages;
 mod passes;
 mod prompts;
 mod purses;
