@@ -257,15 +257,21 @@ impl Serving<'_> {
         what(&mut self.shared.served.lock().unwrap()[self.line]);
     }
 
-    /// Writes down what these bytes say was used, in OpenAI's words.
+    /// Writes down what these bytes say was used.
     fn tell(&self, bytes: &[u8]) {
-        let text = String::from_utf8_lossy(bytes);
-        let Some((_, usage)) = text.rsplit_once("\"usage\":{") else { return };
-        let number = |name: &str| usage.split_once(name)?.1.split([',', '}']).next()?.trim().parse().ok();
-        if let (Some(prompt), Some(completion)) = (number("\"prompt_tokens\":"), number("\"completion_tokens\":")) {
-            self.note(|served| served.told = Some((prompt, completion)));
+        if let Some(told) = told(bytes) {
+            self.note(|served| served.told = Some(told));
         }
     }
+}
+
+/// Tokens of prompt and completion as an answer in OpenAI's words tells them, by its last word on it.
+#[must_use]
+pub fn told(bytes: &[u8]) -> Option<(u64, u64)> {
+    let text = String::from_utf8_lossy(bytes);
+    let (_, usage) = text.rsplit_once("\"usage\":{")?;
+    let number = |name: &str| usage.split_once(name)?.1.split([',', '}']).next()?.trim().parse().ok();
+    Some((number("\"prompt_tokens\":")?, number("\"completion_tokens\":")?))
 }
 
 /// Done when the client has closed its side.

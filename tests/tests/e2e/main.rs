@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod bills;
+mod chaos;
 mod crashes;
 mod dialects;
 mod ledger;
