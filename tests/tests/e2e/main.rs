@@ -4,9 +4,12 @@
 
 mod bad_input;
 mod bills;
+mod certificates;
 mod chaos;
 mod crashes;
 mod dialects;
+mod doors;
+mod issuer;
 mod ledger;
 mod outages;
 mod passes;
@@ -15,4 +18,6 @@ mod purses;
 mod replicas;
 mod routing;
 mod running;
+mod strangers;
 mod streams;
+mod tokens;
