@@ -4,15 +4,20 @@
 
 mod admission;
 mod bad_input;
+mod bills;
 mod certificates;
+mod chaos;
+mod crashes;
 mod dialects;
 mod doors;
 mod explain;
 mod issuer;
 mod ledger;
+mod outages;
 mod passes;
 mod prompts;
 mod purses;
+mod replicas;
 mod routing;
 mod running;
 mod strangers;
