@@ -3,7 +3,7 @@
 mod journal;
 mod memory;
 mod redis;
-pub(super) mod server;
+pub(crate) mod server;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
