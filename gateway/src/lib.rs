@@ -15,6 +15,7 @@ pub mod door;
 pub mod exchange;
 pub mod explain;
 pub mod fault;
+pub mod history;
 pub mod ledger;
 pub mod metrics;
 pub mod phase;

@@ -10,13 +10,16 @@ use sha2::{Digest, Sha256};
 use crate::config::{Config, KeyEntry, Problem};
 use crate::purse::{LimitRule, limits_of};
 
+/// The name of whoever has none.
+pub const ANONYMOUS: &str = "anonymous";
+
 /// Somebody who has come in.
 #[derive(Debug)]
 pub struct Principal {
     /// The consumer's name; `anonymous` for who has none.
     pub name: Arc<str>,
     /// Groups, as the ledger and the limits name them.
-    pub groups: Vec<Arc<str>>,
+    pub groups: Arc<[Arc<str>]>,
     /// What it may spend.
     pub limits: Vec<LimitRule>,
     /// Patterns of the consumer's own.
@@ -105,7 +108,7 @@ impl Principals {
             }
         }
         if open {
-            all.anonymous = Some(Arc::new(Principal { name: "anonymous".into(), groups: Vec::new(), limits: Vec::new(), models: Vec::new(), group_models: None }));
+            all.anonymous = Some(Arc::new(Principal { name: ANONYMOUS.into(), groups: Arc::default(), limits: Vec::new(), models: Vec::new(), group_models: None }));
         }
         (all, problems)
     }

@@ -19,6 +19,7 @@ pub fn check(x: &mut Exchange) -> Result<(), Fault> {
     let principal = find(&x.rules, &x.headers, x.state.now())?;
     if let Some(entry) = x.entry() {
         entry.consumer = Some(principal.name.clone());
+        entry.groups = (!principal.groups.is_empty()).then(|| principal.groups.clone());
     }
     x.principal = Some(principal);
     Ok(())
