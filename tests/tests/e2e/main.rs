@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod dialects;
+mod history;
 mod ledger;
 mod passes;
 mod prompts;
