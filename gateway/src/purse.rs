@@ -71,16 +71,22 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// The estimate for a body of so many bytes whose answer may have so many tokens, by the dearest of these prices.
+    /// The estimate for a prompt and an answer of so many tokens, at this price if it is known.
     #[must_use]
-    pub fn new<'a>(prompt: u64, completion: u64, prices: impl Iterator<Item = &'a Model>) -> Self {
+    pub fn new(prompt: u64, completion: u64, price: Option<&Model>) -> Self {
         let cost = |price: &Model| {
             // What is written to a cache costs more than what is not: the dearest way the prompt can be counted.
             let plain = Usage { input: prompt, output: completion, ..Usage::default() };
             let written = Usage { cache_write_1h: prompt, output: completion, ..Usage::default() };
             price.cost(&plain, false).max(price.cost(&written, false)).0
         };
-        Estimate { prompt, completion, cost: prices.map(cost).max().unwrap_or(0) }
+        Estimate { prompt, completion, cost: price.map_or(0, cost) }
+    }
+
+    /// Of each the larger.
+    #[must_use]
+    pub fn or_more(self, other: Self) -> Self {
+        Estimate { prompt: self.prompt.max(other.prompt), completion: self.completion.max(other.completion), cost: self.cost.max(other.cost) }
     }
 
     /// How much of a unit it is.
@@ -259,7 +265,7 @@ mod tests {
     fn an_estimate_takes_the_dearest_price() {
         let cheap = Model { input: 1.0, output: 2.0, ..Model::default() };
         let dear = Model { input: 10.0, output: 20.0, cache_write: Some(12.5), ..Model::default() };
-        let e = Estimate::new(1000, 100, [&cheap, &dear].into_iter());
+        let e = [Some(&cheap), Some(&dear), None].into_iter().map(|price| Estimate::new(1000, 100, price)).fold(Estimate::default(), Estimate::or_more);
         assert_eq!((e.of(Unit::Tokens), e.of(Unit::Requests), e.cost), (1100, 1, 14_500_000));
     }
 }

@@ -29,6 +29,7 @@ pub mod neutral;
 mod oddities;
 pub mod ollama;
 pub mod openai;
+pub mod outline;
 pub mod prices;
 pub mod rerank;
 pub mod responses;

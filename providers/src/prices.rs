@@ -146,12 +146,15 @@ impl Model {
     }
 }
 
+/// By name. It is asked on every request.
+type Table<T> = HashMap<String, T, foldhash::fast::RandomState>;
+
 /// Prices by provider and model.
 #[derive(Debug, Clone, Default)]
 pub struct Prices {
-    table: HashMap<String, HashMap<String, Arc<Model>>>,
+    table: Table<Table<Arc<Model>>>,
     /// The operator's own, by `provider name/model`.
-    own: HashMap<String, Arc<Model>>,
+    own: Table<Arc<Model>>,
 }
 
 impl Prices {
@@ -159,7 +162,7 @@ impl Prices {
     #[must_use]
     pub fn builtin() -> Self {
         // A test holds that the table can be read.
-        Prices { table: serde_json::from_str(TABLE).unwrap_or_default(), own: HashMap::new() }
+        Prices { table: serde_json::from_str(TABLE).unwrap_or_default(), own: Table::default() }
     }
 
     /// Puts a model on top of the table. `name` is `provider/model` with the provider's configured name.

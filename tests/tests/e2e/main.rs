@@ -3,12 +3,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bad_input;
+mod certificates;
 mod dialects;
 mod history;
+mod issuer;
 mod ledger;
 mod passes;
 mod prompts;
 mod purses;
 mod routing;
 mod running;
+mod strangers;
 mod streams;
+mod tokens;
