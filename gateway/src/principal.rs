@@ -12,6 +12,9 @@ use crate::certificate::{Name, Peer};
 use crate::config::{Config, Consumer, Groups, KeyEntry, Problem};
 use crate::purse::{LimitRule, limits_of};
 
+/// The name of whoever has none.
+pub const ANONYMOUS: &str = "anonymous";
+
 /// SHA-256 of what a client shows: keys and tokens are known by it.
 pub type Hash = [u8; 32];
 
@@ -21,7 +24,7 @@ pub struct Principal {
     /// The consumer's name; `anonymous` for who has none.
     pub name: Arc<str>,
     /// Groups, as the ledger and the limits name them.
-    pub groups: Vec<Arc<str>>,
+    pub groups: Arc<[Arc<str>]>,
     /// What it may spend.
     pub limits: Vec<LimitRule>,
     /// Patterns of the consumer's own.
@@ -90,7 +93,7 @@ impl Principals {
             problems.extend(member("", vec![name.clone()], &config.groups).1);
         }
         if open {
-            all.anonymous = Some(Arc::new(Principal { name: "anonymous".into(), groups: Vec::new(), limits: Vec::new(), models: Vec::new(), group_models: None }));
+            all.anonymous = Some(Arc::new(Principal { name: ANONYMOUS.into(), groups: Arc::default(), limits: Vec::new(), models: Vec::new(), group_models: None }));
         }
         (all, problems)
     }

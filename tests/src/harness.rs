@@ -36,7 +36,7 @@ pub struct Running {
 
 impl Running {
     /// Starts a gateway. In the YAML `{{mock}}` stands for the mock's URL and `{{dead}}` for one where nobody listens.
-    /// Beside what the story says there is a model `well` that the mock answers, and a ledger in a file.
+    /// Beside what the story says there is a model `well` that the mock answers, a ledger in a file, and a folder for data.
     pub async fn start(yaml: &str, mock: &Mock) -> Self {
         match Self::try_start(yaml, mock).await {
             Ok(running) => running,
@@ -52,7 +52,8 @@ impl Running {
         let folder = Folder::new();
         let (mock, dead) = (mock.url(), format!("http://{}", refused()));
         let own = "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nlog: { audit: [{ kind: file, path: \"{{folder}}/ledger.jsonl\" }] }\nproviders: { well: { kind: openai, base_url: \"{{mock}}/v1\", api_key: sk-well-secret } }\nmodels: { well: well/well }\n";
-        folder.write("00-harness.yaml", &fill(own, &mock, &dead, &folder));
+        let data = if yaml.lines().any(|line| line.starts_with("data:")) { "" } else { "data: \"{{folder}}/data\"\n" };
+        folder.write("00-harness.yaml", &fill(&format!("{own}{data}"), &mock, &dead, &folder));
         folder.write("10-story.yaml", &fill(yaml, &mock, &dead, &folder));
         let config = gateway::config::load(&folder.config(), &|_| None)?;
         let gateway = Gateway::bind(&config, Some(folder.config())).await?;

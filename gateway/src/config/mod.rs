@@ -6,6 +6,7 @@ mod identity;
 mod load;
 mod reference;
 mod units;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ pub use identity::{Auth, ClientAuth, Jwt, OneOrMany, Tls};
 pub use load::{Problem, from_text, load, schema};
 pub use reference::reference;
 pub use units::{Count, Size, Span};
+pub use usage::{Usage, UsageConfig};
 
 use crate::credential::CredentialConfig;
 
@@ -55,6 +57,8 @@ pub struct Config {
     pub auth: Auth,
     /// What is written down.
     pub log: Log,
+    /// The history of usage: what was used and spent per day, consumer, group, model and provider. Kept under `data`, or in Redis if there is one, for `keep`. Default: kept if there are consumers or groups; `off` for none.
+    pub usage: Option<UsageConfig>,
     /// OpenTelemetry.
     pub telemetry: Telemetry,
     /// Bounds on what clients may send.

@@ -113,21 +113,7 @@ pub(super) enum Failure {
 impl Link {
     /// Begins to connect, and goes on trying for as long as it lives.
     pub(super) fn open(url: &str, prefix: &str, connect: Duration, clock: Arc<dyn Clock>) -> Result<Self, Error> {
-        let mut config = Config::from_url(url)?;
-        // Else a Redis that is away when we start would be away for good.
-        config.fail_fast = false;
-        let client = Builder::from_config(config)
-            .with_connection_config(|connection| {
-                connection.connection_timeout = connect;
-                connection.internal_command_timeout = connect;
-                connection.max_command_attempts = 1;
-                connection.reconnect_on_auth_error = true;
-                connection.unresponsive = UnresponsiveConfig { max_timeout: Some(connect), interval: connect / 4 };
-            })
-            .with_performance_config(|performance| performance.default_command_timeout = connect)
-            .set_policy(ReconnectPolicy::new_exponential(0, 50, 1000, 2))
-            .build()?;
-        drop(client.connect());
+        let client = client(url, connect)?;
         Ok(Self { client, sha: fred::util::sha1_hash(SCRIPT), tag: format!("{{{prefix}}}"), clock, ahead: AtomicI64::new(0) })
     }
 
@@ -217,6 +203,26 @@ impl Link {
             _ => None,
         }
     }
+}
+
+/// A connection that is being made, and made again for as long as it lives.
+pub(crate) fn client(url: &str, connect: Duration) -> Result<Client, Error> {
+    let mut config = Config::from_url(url)?;
+    // Else a Redis that is away when we start would be away for good.
+    config.fail_fast = false;
+    let client = Builder::from_config(config)
+        .with_connection_config(|connection| {
+            connection.connection_timeout = connect;
+            connection.internal_command_timeout = connect;
+            connection.max_command_attempts = 1;
+            connection.reconnect_on_auth_error = true;
+            connection.unresponsive = UnresponsiveConfig { max_timeout: Some(connect), interval: connect / 4 };
+        })
+        .with_performance_config(|performance| performance.default_command_timeout = connect)
+        .set_policy(ReconnectPolicy::new_exponential(0, 50, 1000, 2))
+        .build()?;
+    drop(client.connect());
+    Ok(client)
 }
 
 /// A window as the script knows it. For a calendar it gets the window before and the one after too, so that it can choose

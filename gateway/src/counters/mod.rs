@@ -14,7 +14,7 @@ mod settling;
 mod window;
 
 #[cfg(test)]
-mod suite;
+pub(crate) mod suite;
 
 use std::fmt;
 use std::sync::Arc;

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+pub(crate) use super::link::client;
+
 use super::clock::{Clock, System};
 use super::link::{Ask, Counts, Failure, Line, Link, Reply, Short};
 use super::memory::Held;

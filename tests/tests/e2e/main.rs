@@ -11,6 +11,7 @@ mod crashes;
 mod dialects;
 mod doors;
 mod explain;
+mod history;
 mod issuer;
 mod ledger;
 mod outages;
