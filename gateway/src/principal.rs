@@ -8,6 +8,7 @@ use http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 
 use crate::config::{Config, KeyEntry, Problem};
+use crate::keyring::Keyring;
 use crate::purse::{LimitRule, limits_of};
 
 /// Somebody who has come in.
@@ -29,6 +30,8 @@ pub struct Principal {
 #[derive(Debug, Default)]
 pub struct Principals {
     keys: HashMap<[u8; 32], KeyRule>,
+    /// Keys made at run time: asked for what the configuration does not know.
+    pub made: Arc<Keyring>,
     by_name: BTreeMap<String, Arc<Principal>>,
     anonymous: Option<Arc<Principal>>,
 }
@@ -116,18 +119,17 @@ impl Principals {
     /// When it is a stranger.
     pub fn find(&self, headers: &HeaderMap, now: Duration) -> Result<Arc<Principal>, Stranger> {
         let Some(key) = shown_key(headers) else { return self.anonymous.clone().ok_or(Stranger::NoKey) };
-        if self.keys.is_empty() {
-            // SDKs insist on some key; where nobody has one, any is as good as none.
-            if let Some(anonymous) = &self.anonymous {
-                return Ok(anonymous.clone());
-            }
-        }
         // Looked up by its hash: how long that takes says nothing about any key, known or not.
         let hash: [u8; 32] = Sha256::digest(key.as_bytes()).into();
-        match self.keys.get(&hash) {
-            None => Err(Stranger::Unknown),
+        let found = match self.keys.get(&hash) {
+            None => self.made.find(&hash, now).and_then(|name| self.by_name.get(&*name).cloned().ok_or(Stranger::Unknown)),
             Some(rule) if rule.expires.is_some_and(|end| now.as_secs() >= end) => Err(Stranger::Expired),
             Some(rule) => Ok(rule.principal.clone()),
+        };
+        match (found, &self.anonymous) {
+            // SDKs insist on some key; where the configuration names none, any that means nothing is as good as none.
+            (Err(Stranger::Unknown), Some(anonymous)) if self.keys.is_empty() => Ok(anonymous.clone()),
+            (found, _) => found,
         }
     }
 
@@ -165,7 +167,8 @@ fn read_key(entry: &KeyEntry) -> Result<([u8; 32], Option<u64>), String> {
     Ok((hash, expires))
 }
 
-fn unhex(text: &str) -> Option<[u8; 32]> {
+/// The bytes of a hash in hex digits.
+pub(crate) fn unhex(text: &str) -> Option<[u8; 32]> {
     let digits: Vec<u8> = text.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
     let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
     (digits.len() == 64).then(|| bytes.try_into().ok())?
@@ -178,7 +181,7 @@ pub fn hash_hex(key: &str) -> String {
 }
 
 /// Seconds since 1970 of a day, or of a moment in UTC.
-fn day_or_time(text: &str) -> Option<u64> {
+pub(crate) fn day_or_time(text: &str) -> Option<u64> {
     let (day, time) = text.split_once('T').map_or((text, None), |(d, t)| (d, Some(t)));
     let mut parts = day.splitn(3, '-').map(|p| p.parse::<i64>().ok());
     let (year, month, date) = (parts.next()??, parts.next()??, parts.next()??);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwapOption;
 
 use crate::counters::Counters;
+use crate::keyring::Keyring;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::rules::Rules;
@@ -26,6 +27,8 @@ pub struct State {
     stats: Mutex<HashMap<String, Arc<Stats>>>,
     /// Where limits are counted.
     pub counters: Counters,
+    /// Keys made at run time.
+    pub keyring: Arc<Keyring>,
     /// Where requests are written down.
     pub ledger: Ledger,
     /// Figures for Prometheus.
@@ -43,7 +46,7 @@ impl State {
     ///
     /// # Errors
     /// When the HTTP client cannot be made.
-    pub fn new(ledger: Ledger, counters: Counters) -> Result<Arc<State>, String> {
+    pub fn new(ledger: Ledger, counters: Counters, keyring: Arc<Keyring>) -> Result<Arc<State>, String> {
         let tls = Arc::new(tls_roots());
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(rustls::ClientConfig::clone(&tls))
@@ -60,6 +63,7 @@ impl State {
             tls,
             stats: Mutex::default(),
             counters,
+            keyring,
             ledger,
             metrics: Metrics::new(),
             draining: AtomicBool::new(false),

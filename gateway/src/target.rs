@@ -45,6 +45,17 @@ pub enum Gate {
     Open(Duration),
 }
 
+/// How a breaker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Requests go there.
+    Closed,
+    /// Nothing goes there before this time has passed.
+    Open(Duration),
+    /// Its time is over: the next request finds out, or one is about to.
+    HalfOpen,
+}
+
 /// How fast an average forgets.
 const DECAY: Duration = Duration::from_secs(10);
 
@@ -135,6 +146,25 @@ impl Stats {
                 left => Some(Duration::from_millis(left)),
             },
         }
+    }
+
+    /// How the breaker stands, for people.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        match self.open_until.load(Relaxed) {
+            0 => Standing::Closed,
+            until => match until.saturating_sub(self.now()) {
+                0 => Standing::HalfOpen,
+                left => Standing::Open(Duration::from_millis(left)),
+            },
+        }
+    }
+
+    /// Closes the breaker by hand and forgets the failures that led to it.
+    pub fn close(&self) {
+        self.open_until.store(0, Relaxed);
+        self.failures.store(0, Relaxed);
+        self.end_probe();
     }
 
     /// The target answered well.
@@ -233,6 +263,21 @@ mod tests {
         assert_eq!(stats.gate(), Gate::HalfOpen);
         stats.succeeded();
         assert_eq!((stats.gate(), stats.gate()), (Gate::Closed, Gate::Closed));
+    }
+
+    #[test]
+    fn a_breaker_can_be_closed_by_hand() {
+        let stats = Stats::default();
+        assert_eq!(stats.standing(), Standing::Closed);
+        stats.failed(&RULE);
+        stats.failed(&RULE);
+        assert!(matches!(stats.standing(), Standing::Open(left) if left <= RULE.cooldown));
+        stats.close();
+        assert_eq!((stats.standing(), stats.gate()), (Standing::Closed, Gate::Closed));
+        assert!(!stats.failed(&RULE), "the failures before are forgotten");
+        stats.open_for(Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(stats.standing(), Standing::HalfOpen);
     }
 
     #[test]

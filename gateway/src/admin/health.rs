@@ -1,35 +1,26 @@
-//! The admin port: health, readiness, metrics, and what the gateway knows of its targets.
+//! Health, readiness, figures for Prometheus, and what is known of targets, for whoever reaches the port.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use axum::Json;
 use axum::extract::State as Shared;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::get;
-use axum::{Json, Router};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
-use crate::state::State;
+use super::Context;
 
-/// Serves the admin port until the process ends.
-pub async fn serve(state: Arc<State>, listener: TcpListener) {
-    let app = Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(ready)).route("/metrics", get(metrics)).route("/status", get(status)).with_state(state);
-    if let Err(error) = axum::serve(listener, app).await {
-        tracing::error!(%error, "the admin port has stopped");
-    }
-}
-
-async fn ready(Shared(state): Shared<Arc<State>>) -> (StatusCode, &'static str) {
-    match state.rules() {
-        _ if state.is_draining() => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+pub(super) async fn ready(Shared(context): Shared<Arc<Context>>) -> (StatusCode, &'static str) {
+    match context.state.rules() {
+        _ if context.state.is_draining() => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         None => (StatusCode::SERVICE_UNAVAILABLE, "no rules\n"),
         Some(_) => (StatusCode::OK, "ready\n"),
     }
 }
 
-async fn metrics(Shared(state): Shared<Arc<State>>) -> impl IntoResponse {
+pub(super) async fn metrics(Shared(context): Shared<Arc<Context>>) -> impl IntoResponse {
+    let state = &context.state;
     let mut text = state.metrics.text();
     // Figures that are read, not counted; before the end marker that the encoder writes.
     let end = text.rfind("# EOF").unwrap_or(text.len());
@@ -48,7 +39,8 @@ async fn metrics(Shared(state): Shared<Arc<State>>) -> impl IntoResponse {
 }
 
 /// What is known of every target.
-async fn status(Shared(state): Shared<Arc<State>>) -> Json<Value> {
+pub(super) async fn status(Shared(context): Shared<Arc<Context>>) -> Json<Value> {
+    let state = &context.state;
     let targets: Vec<Value> = state
         .all_stats()
         .into_iter()
