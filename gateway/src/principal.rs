@@ -31,7 +31,7 @@ pub struct Principal {
 pub struct Principals {
     keys: HashMap<[u8; 32], KeyRule>,
     /// Keys made at run time: asked for what the configuration does not know.
-    pub made: Arc<Keyring>,
+    pub(crate) made: Arc<Keyring>,
     by_name: BTreeMap<String, Arc<Principal>>,
     anonymous: Option<Arc<Principal>>,
 }

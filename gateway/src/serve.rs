@@ -183,15 +183,20 @@ impl Gateway {
         }
         sweeping.abort();
         refreshing.iter().for_each(tokio::task::JoinHandle::abort);
-        if !state.counters.close(LAST_SETTLE).await {
-            tracing::warn!("not all that was spent could be brought to where it is kept");
-        }
-        let ledger = state.ledger.clone();
-        let _ = tokio::task::spawn_blocking(move || ledger.flush()).await;
-        if let Some(telemetry) = state.ledger.telemetry() {
-            telemetry.close(LAST_EXPORT).await;
-        }
+        close(&state).await;
         tracing::info!("stopped");
+    }
+}
+
+/// Brings what is not kept yet to where it is kept.
+async fn close(state: &State) {
+    if !state.counters.close(LAST_SETTLE).await {
+        tracing::warn!("not all that was spent could be brought to where it is kept");
+    }
+    let ledger = state.ledger.clone();
+    let _ = tokio::task::spawn_blocking(move || ledger.flush()).await;
+    if let Some(telemetry) = state.ledger.telemetry() {
+        telemetry.close(LAST_EXPORT).await;
     }
 }
 

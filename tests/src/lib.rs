@@ -8,7 +8,7 @@ pub mod client;
 pub mod dialects;
 pub mod harness;
 pub mod mock;
-#[allow(missing_docs, reason = "the file is the counters' own, of whose tests it is a part")]
+#[allow(missing_docs, clippy::new_without_default, reason = "the file is the counters' own, of whose tests it is a part")]
 #[path = "../../gateway/src/counters/suite/server.rs"]
 pub mod redis;
 

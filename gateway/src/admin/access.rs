@@ -62,7 +62,7 @@ pub fn closed(config: &Config, from_file: bool) -> Option<String> {
     match Admin::listen(admin) {
         None => Some("the admin port is off".into()),
         Some(_) if from_file || Admin::token(admin).is_some() => None,
-        Some(_) => Some("there is no configuration file, and the gateway writes nothing to disk before there is one: write trivium.yaml, and a token is made at the next start".into()),
+        Some(_) => Some("it wants a configuration file; write trivium.yaml, and its token is made at the next start".into()),
     }
 }
 

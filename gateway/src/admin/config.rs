@@ -28,7 +28,7 @@ pub(super) struct Reloaded {
     reloaded: bool,
 }
 
-/// The configuration in force, with `***` in the place of every secret.
+/// The configuration in force, without its secrets.
 #[utoipa::path(get, path = "/admin/config", tag = "configuration", responses((status = 200, body = Configuration)))]
 pub(super) async fn shown(Shared(context): Shared<Arc<Context>>) -> Result<Json<Configuration>, Refusal> {
     let rules = context.rules()?;

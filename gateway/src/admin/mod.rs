@@ -40,7 +40,7 @@ use refusal::Refusal;
 const LARGEST: usize = 64 << 10;
 /// Most connections at once.
 const CONNECTIONS: usize = 256;
-/// How long the head of a request may take.
+/// How long the head of a request may take, and how long its body.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long answers under way may take at the end.
 const LAST_WORDS: Duration = Duration::from_secs(1);

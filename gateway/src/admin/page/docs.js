@@ -2,7 +2,7 @@
 window.addEventListener("load", () => {
   const token = () => sessionStorage.getItem("trivium.token");
   if (!token()) {
-    location.replace("/#/docs");
+    location.replace("/#docs");
     return;
   }
   SwaggerUIBundle({

@@ -52,6 +52,11 @@ function lasting(seconds) {
   return `${Math.max(0, Math.round(seconds))}s`;
 }
 
+function quick(ms) {
+  if (ms === null) return "–";
+  return ms < 0.1 ? "< 0.1 ms" : ms < 1000 ? `${ms.toFixed(ms < 10 ? 1 : 0)} ms` : `${(ms / 1000).toFixed(1)} s`;
+}
+
 function moment(text) {
   if (!text) return "";
   const at = new Date(text);
@@ -162,6 +167,7 @@ function limitLine(limit) {
   const words = [`${amount(limit.unit, limit.left)} left of ${amount(limit.unit, limit.cap)}`];
   if (limit.unit !== "concurrent") words.push(`${amount(limit.unit, limit.used)} used`);
   if (limit.reserved) words.push(`${amount(limit.unit, limit.reserved)} ${limit.unit === "concurrent" ? "under way" : "reserved"}`);
+  if (whole > limit.cap) words.push("topped up");
   if (limit.resets_in_seconds !== null) words.push(`free again in ${lasting(limit.resets_in_seconds)}`);
   return h("div", { class: "limit" },
     h("div", { class: "row" }, h("span", { class: "small" }, limit.label, limit.strict ? " (strict)" : ""),
@@ -195,7 +201,8 @@ async function consumers() {
   if (!consumers.length) return h("p", { class: "card empty" }, "No consumers are configured: everyone who reaches the gateway is served. They stand in the configuration, under ", h("code", null, "consumers"), ".");
   const cards = consumers.map((consumer) => {
     const { name } = consumer;
-    const own = limits.filter((limit) => limit.consumers.includes(name));
+    // What it shares with others comes last.
+    const own = limits.filter((limit) => limit.consumers.includes(name)).sort((a, b) => (a.consumers.length > 1) - (b.consumers.length > 1));
     const open = opened.has(name);
     const toggle = () => { if (!opened.delete(name)) opened.add(name); refresh(); };
     const card = h("section", { class: "card" },
@@ -238,7 +245,7 @@ async function targets() {
         h("td", { class: "name", "data-label": "Model" }, t.model),
         h("td", { class: "name", "data-label": "Goes to" }, h("span", null, t.to, t.fallback && h("span", { class: "soft small" }, " (fallback)"))),
         h("td", { "data-label": "Breaker" }, chip(t)),
-        h("td", { class: "number", "data-label": "Latency" }, t.latency_ms === null ? "–" : t.latency_ms < 1000 ? `${t.latency_ms.toFixed(t.latency_ms < 10 ? 1 : 0)} ms` : `${(t.latency_ms / 1000).toFixed(1)} s`),
+        h("td", { class: "number", "data-label": "Latency" }, quick(t.latency_ms)),
         h("td", { class: "number", "data-label": "In flight" }, plain.format(t.in_flight)),
         h("td", { class: "number", "data-label": "Tokens" }, plain.format(t.tokens)),
         h("td", { class: "acts" }, t.breaker !== "closed" && h("button", { "data-focus": `c${t.target}`, click: () => close(t.target) }, "Close it"))))))));
@@ -278,7 +285,8 @@ async function spend() {
 
 /** A tree as YAML. Strings are quoted wherever they could be taken for something else. */
 function yaml(value, indent = "") {
-  const scalar = (v) => typeof v !== "string" ? String(v) : /^[A-Za-z_/.][\w ./+-]*$/.test(v) && !/^(true|false|null|yes|no|on|off|\.inf|\.nan)$|\s$/i.test(v) ? v : JSON.stringify(v);
+  const plain = (v) => /^([A-Za-z_/][\w ./+-]*|\.\.?\/[\w./+-]*|\d+[A-Za-z]{1,3})$/.test(v) && !/^(true|false|null)$|\s$/i.test(v);
+  const scalar = (v) => typeof v !== "string" ? String(v) : plain(v) ? v : JSON.stringify(v);
   if (Array.isArray(value)) return value.length ? value.map((v) => `\n${indent}- ${yaml(v, indent + "  ").trimStart()}`).join("") : " []";
   if (value && typeof value === "object") {
     const pairs = Object.entries(value);
@@ -349,28 +357,29 @@ async function refresh() {
     }
   } catch (refusal) {
     if (mine !== turn) return;
-    if (refusal.status === 401 || refusal.code === "no_token") return enter(refusal.message);
+    if (refusal.status === 401 || refusal.code === "no_token") return enter(refusal.message, refusal.code === "no_token");
     notice(refusal.message);
     $("notice").dataset.away = "yes";
   }
 }
 
-/** Asks for the token. */
-function enter(why) {
+/** Asks for the token; or says why there is none to ask for. */
+function enter(why, closed) {
   sessionStorage.removeItem(TOKEN);
   turn++;
   $("dialog").close();
   $("tabs").hidden = $("leave").hidden = true;
-  const field = h("input", { type: "password", autocomplete: "off", required: true, "aria-label": "Token" });
+  const field = h("input", { type: "password", autocomplete: "off", required: true });
   const submit = (event) => {
     event.preventDefault();
     sessionStorage.setItem(TOKEN, field.value.trim());
     begin();
   };
+  notice(closed ? "" : why);
+  if (closed) return $("main").replaceChildren(h("p", { class: "card empty" }, why));
   $("main").replaceChildren(h("section", { class: "card enter" }, h("h2", null, "Token"),
     h("p", { class: "soft small" }, "It stands in ", h("code", null, "admin.token"), " in the gateway's data folder, or in its configuration. The gateway says where when it starts. It is kept in this tab only."),
     h("form", { submit }, h("label", null, "Token of the admin API", field), h("button", { class: "main", type: "submit" }, "Enter"))));
-  notice(why);
   field.focus();
 }
 
@@ -379,7 +388,8 @@ async function begin() {
   try {
     await api("GET", "/admin/consumers");
   } catch (refusal) {
-    return enter(refusal.message);
+    // Who comes for the first time has shown no wrong token.
+    return enter(sessionStorage.getItem(TOKEN) || refusal.status !== 401 ? refusal.message : "", refusal.code === "no_token");
   }
   if (location.hash === "#docs") return location.replace("/docs/");
   hasSpend = await usage("day").then(() => true, () => false);
@@ -394,10 +404,9 @@ window.addEventListener("hashchange", () => {
   frame();
   refresh();
 });
-$("leave").addEventListener("click", () => enter());
+$("leave").addEventListener("click", () => enter(""));
 setInterval(() => {
   if (!document.hidden && sessionStorage.getItem(TOKEN) && !$("tabs").hidden && current() !== "configuration" && !$("dialog").open) refresh();
 }, EVERY);
 process();
-if (sessionStorage.getItem(TOKEN)) begin();
-else enter();
+begin();
