@@ -48,7 +48,7 @@ fn check(name: &str, text: &str) {
     fs::create_dir_all(&folder).unwrap();
     let path = folder.join(format!("{}.yaml", name.replace(['/', ' '], "-")));
     fs::write(&path, text).unwrap();
-    let variables = text.split("${").skip(1).filter_map(|rest| rest.split(['}', ':']).next()).map(|name| (name, "something"));
+    let variables = text.split("${").skip(1).filter_map(|rest| rest.split(['}', ':']).next()).map(|name| (name, "something-long-enough"));
     let output = Command::new(env!("CARGO_BIN_EXE_trivium")).arg("check").arg("--config").arg(&path).envs(variables).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{name} is refused:\n{said}\n{text}");

@@ -17,9 +17,9 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
         let kind = kind.split(';').next().unwrap_or_default().trim().to_owned();
-        let read = tokio::time::timeout(super::PATIENCE, Bytes::from_request(request, state)).await;
-        let read = read.map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", "the body did not come in time"))?;
-        let bytes = read.map_err(|rejection| match rejection.status() {
+        let arriving = tokio::time::timeout(super::PATIENCE, Bytes::from_request(request, state)).await;
+        let arrived = arriving.map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", "the body did not come in time"))?;
+        let bytes = arrived.map_err(|rejection| match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", format!("the body is larger than {} bytes", super::LARGEST)),
             status => Refusal::new(status, "body_unreadable", "the body broke off"),
         })?;
