@@ -47,10 +47,8 @@ pub(super) struct ConsumerDetail {
 #[utoipa::path(get, path = "/admin/consumers", tag = "consumers", responses((status = 200, body = Consumers)))]
 pub(super) async fn list(Shared(context): Shared<Arc<Context>>) -> Result<Json<Consumers>, Refusal> {
     let rules = context.rules()?;
-    let line = |p: &Arc<Principal>| {
-        let active_keys = keys::of(&context, &rules, &p.name).into_iter().filter(KeyLine::is_active).count();
-        ConsumerLine { name: p.name.to_string(), groups: groups(p), active_keys, limits: p.limits.len() }
-    };
+    let active = keys::active(&context, &rules);
+    let line = |p: &Arc<Principal>| ConsumerLine { name: p.name.to_string(), groups: groups(p), active_keys: active.get(&p.name).copied().unwrap_or(0), limits: p.limits.len() };
     Ok(Json(Consumers { consumers: rules.principals.iter().map(line).collect() }))
 }
 

@@ -1,5 +1,6 @@
 //! Keys made at run time: made, replaced, revoked. The key itself is in one answer and nowhere else.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -144,16 +145,30 @@ pub(super) async fn rotate(Shared(context): Shared<Arc<Context>>, Named(id): Nam
 /// All keys of a consumer: first those of the configuration.
 pub(super) fn of(context: &Context, rules: &Rules, consumer: &str) -> Vec<KeyLine> {
     let now = context.now();
-    let configured = rules.config.consumers.get(consumer).into_iter().flat_map(|c| &c.keys).map(|key| {
+    let made = context.state.keyring.all().into_iter().filter(|key| *key.consumer == *consumer).map(|key| KeyLine::made(&key, now));
+    configured(rules, consumer, now).chain(made).collect()
+}
+
+/// How many keys let each consumer in at the moment.
+pub(super) fn active(context: &Context, rules: &Rules) -> HashMap<Arc<str>, usize> {
+    let now = context.now();
+    let is_active = |key: &KeyLine| key.state == State::Active;
+    let mut active: HashMap<Arc<str>, usize> = rules.principals.iter().map(|p| (p.name.clone(), configured(rules, &p.name, now).filter(is_active).count())).collect();
+    for key in context.state.keyring.all().into_iter().filter(|key| key.life(now) == Life::Active) {
+        active.entry(key.consumer.clone()).and_modify(|count| *count += 1);
+    }
+    active
+}
+
+fn configured(rules: &Rules, consumer: &str, now: u64) -> impl Iterator<Item = KeyLine> {
+    rules.config.consumers.get(consumer).into_iter().flat_map(|c| &c.keys).map(move |key| {
         let ends = match key {
             KeyEntry::Plain(_) => None,
             KeyEntry::Long(key) => key.expires.as_deref().and_then(day_or_time),
         };
         let state = if ends.is_some_and(|end| now >= end) { State::Expired } else { State::Active };
         KeyLine { id: None, consumer: consumer.to_owned(), name: None, source: Source::Configuration, state, created: None, ends: ends.map(spoken) }
-    });
-    let made = context.state.keyring.all().into_iter().filter(|key| *key.consumer == *consumer).map(|key| KeyLine::made(&key, now));
-    configured.chain(made).collect()
+    })
 }
 
 impl KeyLine {
@@ -165,10 +180,6 @@ impl KeyLine {
         };
         let (created, ends) = (Some(spoken(key.created)), key.ends().map(spoken));
         KeyLine { id: Some(key.id.clone()), consumer: key.consumer.to_string(), name: key.name.clone(), source: Source::RunTime, state, created, ends }
-    }
-
-    pub(super) fn is_active(&self) -> bool {
-        self.state == State::Active
     }
 }
 

@@ -49,7 +49,7 @@ pub struct Config {
     pub consumers: Consumers,
     /// Groups by name.
     pub groups: Groups,
-    /// Redis, where limits are counted over all replicas. Without it each process counts for itself.
+    /// Redis, where limits are counted and keys made at run time are kept for all replicas. Without it each process does so for itself.
     pub redis: Option<Redis>,
     /// The folder where the gateway keeps what must outlive it: what has been spent, keys made at run time, the admin port's token. Default `./data`.
     pub data: Option<PathBuf>,
