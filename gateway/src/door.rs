@@ -16,13 +16,13 @@ use providers::{Dialect, ErrorKind, Operation};
 
 use crate::body::{Body, BodyError};
 use crate::certificate::Peer;
-use crate::counters::Unit;
 use crate::exchange::{Exchange, dialect_of, name_request, request_id};
 use crate::fate::{Fate, outlive};
 use crate::fault::{Blame, Fault};
 use crate::history::OWN_DAYS;
 use crate::phase::{identity, read};
 use crate::principal::{ANONYMOUS, Principal};
+use crate::purse::told;
 use crate::road;
 use crate::rules::{ModelRule, Rules};
 use crate::state::State;
@@ -326,10 +326,7 @@ async fn usage(state: &State, request: &Request<Incoming>) -> Response<Body> {
         .iter()
         .zip(&standings)
         .map(|(limit, s)| {
-            let amount = |n: u64| match s.purse.unit {
-                Unit::Nanodollars => serde_json::from_str(&providers::prices::Nanodollars(n).to_string()).unwrap_or_default(),
-                _ => serde_json::Value::from(n),
-            };
+            let amount = |n: u64| told(s.purse.unit, n);
             serde_json::json!({
                 "limit": limit.label, "cap": amount(s.purse.cap), "used": amount(s.used), "reserved": amount(s.reserved), "left": amount(s.left),
                 "resets_in_seconds": s.resets_in.as_secs(),

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::certificate::{Name, Peer};
 use crate::config::{Config, Consumer, Groups, KeyEntry, Problem};
+use crate::keyring::Keyring;
 use crate::purse::{LimitRule, limits_of};
 
 /// The name of whoever has none.
@@ -38,6 +39,8 @@ pub struct Principal {
 pub struct Principals {
     keys: HashMap<Hash, KeyRule>,
     certificates: HashMap<Name, Arc<Principal>>,
+    /// Keys made at run time: asked for what the configuration does not know.
+    pub(crate) made: Arc<Keyring>,
     by_name: BTreeMap<String, Arc<Principal>>,
     /// What members of groups may do, for those whom only a token names.
     groups: Groups,
@@ -134,16 +137,18 @@ impl Principals {
     /// # Errors
     /// When it is a stranger.
     pub fn find(&self, key: Option<&Hash>, peer: Option<&Peer>, now: Duration) -> Result<Arc<Principal>, Stranger> {
-        // SDKs insist on some key; where nobody has one, any is as good as none.
-        let Some(key) = key.filter(|_| !self.keys.is_empty()) else {
-            let known = peer.and_then(|peer| peer.names().iter().find_map(|name| self.certificates.get(name)));
-            return known.or(self.anonymous.as_ref()).cloned().ok_or(if key.is_some() { Stranger::Unknown } else { Stranger::NoKey });
-        };
+        let other = || peer.and_then(|peer| peer.names().iter().find_map(|name| self.certificates.get(name))).or(self.anonymous.as_ref()).cloned();
+        let Some(key) = key else { return other().ok_or(Stranger::NoKey) };
         // Looked up by its hash: how long that takes says nothing about any key, known or not.
-        match self.keys.get(key) {
-            None => Err(Stranger::Unknown),
+        let found = match self.keys.get(key) {
+            None => self.made.find(key, now).and_then(|name| self.by_name.get(&*name).cloned().ok_or(Stranger::Unknown)),
             Some(rule) if rule.expires.is_some_and(|end| now.as_secs() >= end) => Err(Stranger::Expired),
             Some(rule) => Ok(rule.principal.clone()),
+        };
+        match found {
+            // SDKs insist on some key; where the configuration names none, one that means nothing is as good as none.
+            Err(Stranger::Unknown) if self.keys.is_empty() => other().ok_or(Stranger::Unknown),
+            found => found,
         }
     }
 
@@ -234,7 +239,7 @@ pub fn hash_hex(key: &str) -> String {
 }
 
 /// Seconds since 1970 of a day, or of a moment in UTC.
-fn day_or_time(text: &str) -> Option<u64> {
+pub(crate) fn day_or_time(text: &str) -> Option<u64> {
     let (day, time) = text.split_once('T').map_or((text, None), |(d, t)| (d, Some(t)));
     let mut parts = day.splitn(3, '-').map(|p| p.parse::<i64>().ok());
     let (year, month, date) = (parts.next()??, parts.next()??, parts.next()??);

@@ -141,6 +141,19 @@ impl Link {
         tokio::time::timeout(within, trips).await.unwrap_or(Err(Failure::Slow))
     }
 
+    /// Runs a script of somebody else's over one key that lives in the same slot. Its answer in one row, lists in it opened.
+    pub(super) async fn run(&self, script: &'static str, key: &str, args: Vec<String>, within: Duration) -> Result<Vec<String>, Failure> {
+        if !self.is_connected() {
+            return Err(Failure::Gone);
+        }
+        let client = self.client.with_options(&Options { timeout: Some(within), max_attempts: Some(1), fail_fast: true, ..Options::default() });
+        let key = format!("{}:{key}", self.tag);
+        let answer: Result<Value, Error> = tokio::time::timeout(within, client.eval(script, vec![key], args)).await.map_err(|_| Failure::Slow)?;
+        let mut texts = Vec::new();
+        row(answer.map_err(failure)?, &mut texts);
+        Ok(texts)
+    }
+
     /// Whether there is a connection. While there is none a call may only end when its time is over.
     pub(super) fn is_connected(&self) -> bool {
         self.client.is_connected()
@@ -255,6 +268,13 @@ fn short(value: Value) -> Option<Short> {
     let mut buckets: Vec<(u64, i64)> = hash.chunks_exact(2).filter_map(|pair| Some((number(&pair[0])?, number(&pair[1])?))).collect();
     buckets.sort_unstable();
     Some(Short { claim, used, reserved, end, buckets })
+}
+
+fn row(value: Value, out: &mut Vec<String>) {
+    match value {
+        Value::Array(values) => values.into_iter().for_each(|value| row(value, out)),
+        value => out.extend(value.into_string()),
+    }
 }
 
 fn number<T: std::str::FromStr>(value: &Value) -> Option<T> {

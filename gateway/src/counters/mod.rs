@@ -11,6 +11,7 @@ mod link;
 pub mod memory;
 pub mod redis;
 mod settling;
+pub mod shelf;
 mod window;
 
 #[cfg(test)]
