@@ -172,19 +172,32 @@ impl Gateway {
         reloading.iter().for_each(tokio::task::JoinHandle::abort);
         admin.iter().for_each(tokio::task::JoinHandle::abort);
         sweeping.abort();
-        if !state.counters.close(LAST_SETTLE).await {
-            tracing::warn!("not all that was spent could be brought to where it is kept");
-        }
-        let ledger = state.ledger.clone();
-        let _ = tokio::task::spawn_blocking(move || ledger.flush()).await;
-        if let Some(history) = state.ledger.history() {
-            history.close(LAST_SETTLE).await;
-        }
-        if let Some(telemetry) = state.ledger.telemetry() {
-            telemetry.close(LAST_EXPORT).await;
-        }
+        close(&state).await;
         tracing::info!("stopped");
     }
+}
+
+/// Brings what is still in memory to where it is kept.
+async fn close(state: &State) {
+    if !state.counters.close(LAST_SETTLE).await {
+        tracing::warn!("not all that was spent could be brought to where it is kept");
+    }
+    let ledger = state.ledger.clone();
+    let _ = tokio::task::spawn_blocking(move || ledger.flush()).await;
+    // At the same time: each may wait for somebody who does not answer.
+    let (history, telemetry) = (state.ledger.history(), state.ledger.telemetry());
+    tokio::join!(
+        async {
+            if let Some(history) = history {
+                history.close(LAST_SETTLE).await;
+            }
+        },
+        async {
+            if let Some(telemetry) = telemetry {
+                telemetry.close(LAST_EXPORT).await;
+            }
+        }
+    );
 }
 
 /// Where limits are counted: in Redis if there is one, else in this process, kept on disk if anybody has a limit.

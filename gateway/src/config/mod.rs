@@ -51,7 +51,7 @@ pub struct Config {
     pub groups: Groups,
     /// Redis, where limits are counted over all replicas. Without it each process counts for itself.
     pub redis: Option<Redis>,
-    /// The folder where the gateway keeps what must outlive it: what has been spent. Default `./data`.
+    /// The folder where the gateway keeps what must outlive it: what has been spent, and the history of usage. Default `./data`.
     pub data: Option<PathBuf>,
     /// Who may come in.
     pub auth: Auth,
