@@ -2,14 +2,19 @@
 //! fault becomes a response in the dialect that was spoken.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
+use providers::generate::Array;
 use providers::{Dialect, ErrorKind, Operation};
 
-use crate::body::Body;
+use crate::body::{Body, BodyError};
 use crate::certificate::Peer;
 use crate::counters::Unit;
 use crate::exchange::{Exchange, dialect_of, name_request, request_id};
@@ -41,6 +46,40 @@ enum Way {
     Nowhere,
 }
 
+/// A stream of events as the elements of one array.
+struct Elements {
+    /// None once its end has been written.
+    events: Option<Body>,
+    array: Array,
+}
+
+impl HttpBody for Elements {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        loop {
+            let Some(events) = &mut this.events else { return Poll::Ready(None) };
+            let out = match ready!(Pin::new(events).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => this.array.push(&data),
+                    Err(_) => continue,
+                },
+                Some(Err(e)) => return Poll::Ready(Some(Err(e))),
+                None => {
+                    this.events = None;
+                    this.array.end()
+                }
+            };
+            match out {
+                Ok(out) if out.is_empty() => {}
+                out => return Poll::Ready(Some(out.map(|out| Frame::data(out.into())).map_err(Into::into))),
+            }
+        }
+    }
+}
+
 /// Serves one request of a client.
 ///
 /// # Errors
@@ -52,7 +91,12 @@ pub async fn serve(state: Arc<State>, request: Request<Incoming>) -> Result<Resp
     let way = way(request.uri().path());
     Ok(match way {
         Way::Model(operation) => model(state, request, operation, None).await,
-        Way::Named(operation, name, stream) => model(state, request, operation, Some((name, stream))).await,
+        Way::Named(operation, name, stream) => {
+            let events = asks_for_events(request.uri().query().unwrap_or_default());
+            let limit = state.rules().map_or(0, |rules| rules.limits.answer);
+            let response = model(state, request, operation, Some((name, stream))).await;
+            if stream && !events { as_array(response, limit) } else { response }
+        }
         Way::Models(name) => models(&state, &request, name.as_deref()).await,
         Way::Passed(operation, rest) => road::passed::serve(state, request, operation, &rest).await,
         Way::Usage => usage(&state, &request).await,
@@ -134,6 +178,26 @@ fn rarer(path: &str) -> Way {
         }
     }
     Way::Nowhere
+}
+
+/// Whether a query of Google's asks for server-sent events: without, a stream is one JSON array.
+fn asks_for_events(query: &str) -> bool {
+    query.split('&').any(|pair| matches!(pair, "alt=sse" | "$alt=sse" | "%24alt=sse"))
+}
+
+/// A streamed answer, or the error in its place, as Google gives it where no events are asked for.
+fn as_array(response: Response<Body>, limit: usize) -> Response<Body> {
+    let (mut head, body) = response.into_parts();
+    let streams = head.headers.get(header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"text/event-stream"));
+    let body = match body {
+        Body::Whole(Some(error)) if !head.status.is_success() => Body::whole([b"[", &*error, b"]"].concat()),
+        events if streams => {
+            head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=UTF-8"));
+            Body::Stream(Box::pin(Elements { events: Some(events), array: Array::new(limit) }))
+        }
+        other => other,
+    };
+    Response::from_parts(head, body)
 }
 
 /// A request for a model: read, answered, and written down.
@@ -357,5 +421,11 @@ mod tests {
         assert_eq!(way("/v1/files/file-1/content"), Way::Passed(Operation::Files, "/file-1/content".into()));
         assert_eq!(way("/v1/filesystem"), Way::Nowhere);
         assert_eq!(way("/v2/chat"), Way::Nowhere);
+    }
+
+    #[test]
+    fn google_s_query_says_whether_a_stream_is_events() {
+        assert!(asks_for_events("key=x&alt=sse") && asks_for_events("%24alt=sse"));
+        assert!(!asks_for_events("") && !asks_for_events("alt=json") && !asks_for_events("balt=sse"));
     }
 }

@@ -49,6 +49,8 @@ pub struct Asked {
     pub form: Option<Form>,
     /// The body as a hub request, once somebody has asked for it.
     hub: Option<Envelope>,
+    /// What the door had to leave out for it.
+    left_out: Vec<String>,
     /// Whether a phase has changed the request: from then on only the hub request counts.
     pub rewritten: bool,
     /// What the client is told was dropped or changed.
@@ -151,7 +153,7 @@ impl Asked {
     /// Nothing yet: only what will be asked.
     #[must_use]
     pub fn new(operation: Operation) -> Self {
-        Asked { operation, model: String::new(), stream: false, envelope: Envelope::empty(), form: None, hub: None, rewritten: false, warnings: Vec::new(), max_cost: None }
+        Asked { operation, model: String::new(), stream: false, envelope: Envelope::empty(), form: None, hub: None, left_out: Vec::new(), rewritten: false, warnings: Vec::new(), max_cost: None }
     }
 
     /// Reads the body.
@@ -180,12 +182,14 @@ impl Asked {
         dialect_of(self.operation)
     }
 
-    /// The request in the hub's words; translated when first asked for.
+    /// The request in the hub's words; translated when first asked for. Every target that is asked in them has to tell what
+    /// the door left out; one that gets the client's bytes has not.
     ///
     /// # Errors
     /// When the request is wrong in its own dialect.
     pub fn hub(&mut self) -> Result<&Envelope, Fault> {
         if self.hub.is_none() {
+            let mut left_out = Vec::new();
             self.hub = Some(match self.operation {
                 Operation::Chat(Dialect::Chat) | Operation::Embeddings | Operation::Rerank => self.envelope.clone(),
                 Operation::Chat(dialect) => {
@@ -195,14 +199,20 @@ impl Asked {
                             let mut edit = self.envelope.edit();
                             edit.set_text("model", &self.model);
                             edit.set("stream", self.stream.to_string());
-                            door(dialect).read(&Envelope::read(edit.finish().into_bytes())?)?
+                            door(dialect).read(&Envelope::read(edit.finish().into_bytes())?, &mut left_out)?
                         }
-                        _ => door(dialect).read(&self.envelope)?,
+                        _ => door(dialect).read(&self.envelope, &mut left_out)?,
                     };
                     Envelope::read(hub.into())?
                 }
                 _ => return Err(Fault::gateway("this operation has no form in the hub")),
             });
+            self.left_out = left_out;
+        }
+        for text in &self.left_out {
+            if !self.warnings.contains(text) {
+                self.warnings.push(text.clone());
+            }
         }
         self.hub.as_ref().ok_or_else(|| Fault::gateway("there is no hub request"))
     }
