@@ -189,15 +189,34 @@ fn window(limit: &Limit, per: Duration) -> Result<Window, String> {
     Ok(Window::Fixed(calendar, zone))
 }
 
-/// Billionths of a dollar, from the digits as they are written: a float would not be exact.
+/// Billionths of a dollar, from the digits as they are written (`0.05`, `5e-2`): a float would not be exact. Anything finer than
+/// a billionth is no amount.
 #[must_use]
 pub fn nanodollars(text: &str) -> Option<u64> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    if fraction.len() > 9 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
+    let (number, exponent) = match text.split_once(['e', 'E']) {
+        None => (text, 0),
+        Some((number, exponent)) => (number, exponent.parse::<i32>().ok().filter(|e| (-30..=30).contains(e))?),
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = format!("{whole}{fraction}");
+    if whole.is_empty() || digits.len() > 40 || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    let fraction: u64 = format!("{fraction:0<9}").parse().ok()?;
-    whole.parse::<u64>().ok()?.checked_mul(1_000_000_000)?.checked_add(fraction)
+    // The number is its digits times ten to this, in billionths.
+    let shift = exponent - i32::try_from(fraction.len()).ok()? + 9;
+    let value: u128 = digits.parse().ok()?;
+    let power = 10_u128.checked_pow(shift.unsigned_abs())?;
+    let nano = if shift >= 0 { value.checked_mul(power)? } else { (value % power == 0).then(|| value / power)? };
+    u64::try_from(nano).ok()
+}
+
+/// An amount as people are told it: dollars as a decimal number, the rest as it is counted.
+#[must_use]
+pub fn told(unit: Unit, amount: u64) -> serde_json::Number {
+    match unit {
+        Unit::Nanodollars => serde_json::from_str(&Nanodollars(amount).to_string()).unwrap_or_else(|_| 0.into()),
+        _ => amount.into(),
+    }
 }
 
 /// A duration in the words of the configuration.
@@ -259,6 +278,12 @@ mod tests {
         assert_eq!(nanodollars("25"), Some(25_000_000_000));
         assert_eq!(nanodollars("0.0000000001"), None);
         assert_eq!(nanodollars("-1"), None);
+        for (text, nano) in [("1e-6", 1000), ("5E-2", 50_000_000), ("0.10", 100_000_000), ("1.5e1", 15_000_000_000), ("0", 0), ("1.0000000000", 1_000_000_000)] {
+            assert_eq!(nanodollars(text), Some(nano), "{text}");
+        }
+        for text in ["", ".", ".5", "1e", "1e-10", "1e40", "99999999999999999999", "0x1", "1_0", "NaN"] {
+            assert_eq!(nanodollars(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -17,14 +17,20 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The names of headers that the gateway may send. A new one is added here on purpose, or not at all.
 const ALLOWED: &[&str] = &[
+    "allow",
     "cache-control",
     "connection",
     "content-disposition",
+    "content-encoding",
     "content-length",
+    "content-security-policy",
     "content-type",
+    "cross-origin-opener-policy",
     "date",
+    "location",
     "openai-processing-ms",
     "openai-version",
+    "referrer-policy",
     "request-id",
     "retry-after",
     "retry-after-ms",
@@ -32,6 +38,7 @@ const ALLOWED: &[&str] = &[
     "transfer-encoding",
     "www-authenticate",
     "x-accel-buffering",
+    "x-content-type-options",
     "x-ratelimit-limit-dollars",
     "x-ratelimit-limit-requests",
     "x-ratelimit-limit-tokens",

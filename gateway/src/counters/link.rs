@@ -113,21 +113,7 @@ pub(super) enum Failure {
 impl Link {
     /// Begins to connect, and goes on trying for as long as it lives.
     pub(super) fn open(url: &str, prefix: &str, connect: Duration, clock: Arc<dyn Clock>) -> Result<Self, Error> {
-        let mut config = Config::from_url(url)?;
-        // Else a Redis that is away when we start would be away for good.
-        config.fail_fast = false;
-        let client = Builder::from_config(config)
-            .with_connection_config(|connection| {
-                connection.connection_timeout = connect;
-                connection.internal_command_timeout = connect;
-                connection.max_command_attempts = 1;
-                connection.reconnect_on_auth_error = true;
-                connection.unresponsive = UnresponsiveConfig { max_timeout: Some(connect), interval: connect / 4 };
-            })
-            .with_performance_config(|performance| performance.default_command_timeout = connect)
-            .set_policy(ReconnectPolicy::new_exponential(0, 50, 1000, 2))
-            .build()?;
-        drop(client.connect());
+        let client = client(url, connect)?;
         Ok(Self { client, sha: fred::util::sha1_hash(SCRIPT), tag: format!("{{{prefix}}}"), clock, ahead: AtomicI64::new(0) })
     }
 
@@ -153,6 +139,19 @@ impl Link {
             Err(Failure::Refused("the clocks of Redis and of this machine cannot be reconciled".into()))
         };
         tokio::time::timeout(within, trips).await.unwrap_or(Err(Failure::Slow))
+    }
+
+    /// Runs a script of somebody else's over one key that lives in the same slot. Its answer in one row, lists in it opened.
+    pub(super) async fn run(&self, script: &'static str, key: &str, args: Vec<String>, within: Duration) -> Result<Vec<String>, Failure> {
+        if !self.is_connected() {
+            return Err(Failure::Gone);
+        }
+        let client = self.client.with_options(&Options { timeout: Some(within), max_attempts: Some(1), fail_fast: true, ..Options::default() });
+        let key = format!("{}:{key}", self.tag);
+        let answer: Result<Value, Error> = tokio::time::timeout(within, client.eval(script, vec![key], args)).await.map_err(|_| Failure::Slow)?;
+        let mut texts = Vec::new();
+        row(answer.map_err(failure)?, &mut texts);
+        Ok(texts)
     }
 
     /// Whether there is a connection. While there is none a call may only end when its time is over.
@@ -219,6 +218,26 @@ impl Link {
     }
 }
 
+/// A connection that is being made, and made again for as long as it lives.
+pub(crate) fn client(url: &str, connect: Duration) -> Result<Client, Error> {
+    let mut config = Config::from_url(url)?;
+    // Else a Redis that is away when we start would be away for good.
+    config.fail_fast = false;
+    let client = Builder::from_config(config)
+        .with_connection_config(|connection| {
+            connection.connection_timeout = connect;
+            connection.internal_command_timeout = connect;
+            connection.max_command_attempts = 1;
+            connection.reconnect_on_auth_error = true;
+            connection.unresponsive = UnresponsiveConfig { max_timeout: Some(connect), interval: connect / 4 };
+        })
+        .with_performance_config(|performance| performance.default_command_timeout = connect)
+        .set_policy(ReconnectPolicy::new_exponential(0, 50, 1000, 2))
+        .build()?;
+    drop(client.connect());
+    Ok(client)
+}
+
 /// A window as the script knows it. For a calendar it gets the window before and the one after too, so that it can choose
 /// by its own clock.
 fn window(window: &Window, now: u64) -> (&'static str, [u64; 4]) {
@@ -249,6 +268,13 @@ fn short(value: Value) -> Option<Short> {
     let mut buckets: Vec<(u64, i64)> = hash.chunks_exact(2).filter_map(|pair| Some((number(&pair[0])?, number(&pair[1])?))).collect();
     buckets.sort_unstable();
     Some(Short { claim, used, reserved, end, buckets })
+}
+
+fn row(value: Value, out: &mut Vec<String>) {
+    match value {
+        Value::Array(values) => values.into_iter().for_each(|value| row(value, out)),
+        value => out.extend(value.into_string()),
+    }
 }
 
 fn number<T: std::str::FromStr>(value: &Value) -> Option<T> {

@@ -11,10 +11,13 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+pub(crate) use super::link::client;
+
 use super::clock::{Clock, System};
 use super::link::{Ask, Counts, Failure, Line, Link, Reply, Short};
 use super::memory::Held;
 use super::settling::{self, Backlog, Operation};
+use super::shelf::Shelf;
 use super::window::{Grid, frees_at};
 use super::{Claim, Denied, Lease, Memory, Purse, Refused, Standing, Unavailable, WhenDown, Window, wait, whole};
 
@@ -118,6 +121,12 @@ impl Redis {
     /// Whether Redis answers.
     pub fn is_up(&self) -> bool {
         self.shared.is_up() && self.shared.link.is_connected()
+    }
+
+    /// A hash in the same Redis, by its name.
+    #[must_use]
+    pub fn shelf(&self, name: &'static str) -> Shelf {
+        Shelf::new(self.shared.clone(), name)
     }
 
     /// Whether Redis knows everything that was settled.

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod admin;
+mod admin_limits;
+mod admission;
 mod bad_input;
 mod bills;
 mod certificates;
@@ -9,6 +12,8 @@ mod chaos;
 mod crashes;
 mod dialects;
 mod doors;
+mod explain;
+mod history;
 mod issuer;
 mod ledger;
 mod outages;
@@ -21,3 +26,4 @@ mod running;
 mod strangers;
 mod streams;
 mod tokens;
+mod tries;

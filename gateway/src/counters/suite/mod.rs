@@ -4,7 +4,7 @@ mod journal;
 mod memory;
 mod redis;
 #[allow(unreachable_pub, reason = "the end-to-end tests share the file, and reach it")]
-pub(super) mod server;
+pub(crate) mod server;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
