@@ -158,6 +158,26 @@ async fn what_is_in_redis_ends_after_its_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_read_is_a_gap() {
+    let (server, clock) = (Server::forgetful(), clock());
+    let history = open(&server, &clock);
+    complete(&history).await;
+    history.observe(&entry(NOON, "alice", &["g"], "chat"));
+    told_all(&history).await;
+    for (field, value) in [("nonsense", "[1]"), ("[\"x\",null,\"chat\",null,null]", "1")] {
+        assert!(server.say(&format!("HSET {{trivium}}:usage:2026-11-28:alice '{field}' {value}")).starts_with(":1"));
+    }
+    let report = ask(&history, &[]).await;
+    assert_eq!((report.rows[0].sums.requests, report.gaps, report.rows.len()), (1, vec!["2 lines of 2026-11-28 cannot be read".to_owned()], 1));
+    // A replica that knows more figures than this one, or fewer.
+    for (source, figures) in [("older", "[1,0,0,7]"), ("newer", "[1,0,0,7,0,0,0,0,0,0,0,5,99]")] {
+        assert!(server.say(&format!("HSET {{trivium}}:usage:2026-11-28:bob '[\"{source}\",null,\"chat\",null,null]' {figures}")).starts_with(":1"));
+    }
+    let bob = history.own(&"bob".into(), 1).await.unwrap().unwrap();
+    assert_eq!((bob.rows[0].sums.requests, bob.rows[0].sums.input, bob.rows[0].sums.nanodollars), (2, 14, 5));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn days_that_are_over_leave_memory_and_late_requests_still_count() {
     let (server, clock) = (Server::forgetful(), clock());
     let history = open(&server, &clock);
