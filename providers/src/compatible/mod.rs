@@ -1,4 +1,4 @@
-//! Hosts that speak OpenAI's dialect with small differences: one line each, the differences as data.
+//! Hosts that speak OpenAI's dialect with small differences: an entry each, the differences as data.
 
 mod answer;
 mod messages;
@@ -69,6 +69,8 @@ pub enum Oddity {
     StopList,
     /// Refuses `strict` in a function.
     NoStrictTools,
+    /// Has freeform tools, or hosts that have them behind it.
+    CustomTools,
     /// Files are parts of type `file_url`, their data without `data:`.
     FileUrls,
     /// Gives one choice, whatever `n` says.
@@ -135,7 +137,7 @@ pub const PRESETS: &[Preset] = &[
         message: &["role", "content", "tool_calls", "tool_call_id", "reasoning"],
         developer: true,
         efforts: &["none", "default", "low", "medium", "high"],
-        drops: &["logit_bias", "store", "metadata", "verbosity", "prediction", "prompt_cache_key", "prompt_cache_retention", "safety_identifier"],
+        drops: &["logit_bias", "store", "metadata", "verbosity", "prediction", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "safety_identifier"],
         refuses: &["logprobs", "top_logprobs"],
         oddities: &[Oddity::OneChoice, Oddity::ErrorAside],
         ..PLAIN
@@ -162,7 +164,7 @@ pub const PRESETS: &[Preset] = &[
         thinking: Thinking::Content,
         message: &["role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content"],
         efforts: &["none", "low", "medium", "high"],
-        drops: &["store", "verbosity", "prompt_cache_retention", "safety_identifier"],
+        drops: &["store", "verbosity", "prompt_cache_retention", "prompt_cache_options", "safety_identifier"],
         ..PLAIN
     },
     Preset {
@@ -175,7 +177,7 @@ pub const PRESETS: &[Preset] = &[
         message: &["role", "content", "name", "tool_calls", "tool_call_id", "reasoning"],
         developer: true,
         efforts: &["none", "low", "medium", "high"],
-        drops: &["store", "metadata", "verbosity", "prompt_cache_retention", "safety_identifier"],
+        drops: &["store", "metadata", "verbosity", "prompt_cache_retention", "prompt_cache_options", "safety_identifier"],
         ..PLAIN
     },
     Preset {
@@ -208,6 +210,7 @@ pub const PRESETS: &[Preset] = &[
             "parallel_tool_calls",
             "prompt_cache_key",
             "prompt_cache_retention",
+            "prompt_cache_options",
             "safety_identifier",
         ],
         oddities: &[Oddity::NoStrictTools],
@@ -233,6 +236,7 @@ pub const PRESETS: &[Preset] = &[
         odd_answers: true,
         thinking: Thinking::Blocks,
         developer: true,
+        oddities: &[Oddity::CustomTools],
         ..PLAIN
     },
     Preset { kind: "nvidia", base_url: "https://integrate.api.nvidia.com/v1", env: "NVIDIA_API_KEY", also: &[COMPLETIONS, Embeddings], max_tokens: true, ..PLAIN },
@@ -321,7 +325,14 @@ impl Provider for Compatible {
     }
 
     fn adapt(&self, operation: Operation, edit: &mut Edit<'_>, target: &Target<'_>) -> Result<Vec<String>, Error> {
-        if operation == Operation::Chat(Dialect::Chat) { request::adapt(self.preset, edit, target) } else { openai::adapt(operation, edit, target) }
+        if operation == Operation::Chat(Dialect::Chat) {
+            return request::adapt(self.preset, edit, target);
+        }
+        let warnings = openai::adapt(operation, edit, target)?;
+        if self.preset.no_stream_options {
+            edit.remove("stream_options");
+        }
+        Ok(warnings)
     }
 
     fn verbatim(&self, operation: Operation) -> bool {
