@@ -77,6 +77,8 @@ pub enum Oddity {
     OneChoice,
     /// `response_format` knows no schema.
     NoSchema,
+    /// Embeddings must say whether a text is a `passage` or a `query`.
+    PassageOrQuery,
     /// Tells beside the choices, or by a finish of its own, that it broke off.
     ErrorAside,
 }
@@ -239,7 +241,7 @@ pub const PRESETS: &[Preset] = &[
         oddities: &[Oddity::CustomTools],
         ..PLAIN
     },
-    Preset { kind: "nvidia", base_url: "https://integrate.api.nvidia.com/v1", env: "NVIDIA_API_KEY", also: &[COMPLETIONS, Embeddings], max_tokens: true, ..PLAIN },
+    Preset { kind: "nvidia", base_url: "https://integrate.api.nvidia.com/v1", env: "NVIDIA_API_KEY", also: &[COMPLETIONS, Embeddings], max_tokens: true, oddities: &[Oddity::PassageOrQuery], ..PLAIN },
     Preset {
         kind: "sambanova",
         base_url: "https://api.sambanova.ai/v1",
@@ -329,6 +331,9 @@ impl Provider for Compatible {
             return request::adapt(self.preset, edit, target);
         }
         let warnings = openai::adapt(operation, edit, target)?;
+        if operation == Operation::Embeddings && self.preset.has(Oddity::PassageOrQuery) {
+            request::passage_or_query(edit)?;
+        }
         if self.preset.no_stream_options {
             edit.remove("stream_options");
         }

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use super::{Oddity, Preset};
 use crate::envelope::{Edit, Envelope};
 use crate::wire::{Choice, Str, Tool};
-use crate::{Error, Target, openai};
+use crate::{Error, Target, cohere, openai};
 
 /// Words for an effort, from the least to the most.
 const EFFORTS: &[&str] = &["minimal", "low", "medium", "high", "xhigh", "max"];
@@ -162,4 +162,12 @@ fn present(choice: &Choice<'_>, raw: &RawValue) -> String {
         Choice::Named(name) => serde_json::json!({ "type": "function", "function": { "name": &**name } }).to_string(),
         _ => raw.get().to_owned(),
     }
+}
+
+/// What an embedded text is for, in the host's words. Passages are what is embedded most.
+pub(super) fn passage_or_query(edit: &mut Edit<'_>) -> Result<(), Error> {
+    let asked = edit.envelope().parse::<Option<Str<'_>>>("input_type")?.flatten();
+    let word = if cohere::input_type(asked.as_deref())? == "search_query" { "query" } else { "passage" };
+    edit.set_text("input_type", word);
+    Ok(())
 }
