@@ -306,7 +306,6 @@ impl ChunkWriter {
         if value.is_empty() {
             return;
         }
-        self.settle(choice, out);
         self.event(choice, out, |out| {
             out.push(b'"');
             out.extend_from_slice(name.as_bytes());
