@@ -6,7 +6,9 @@
 //! what it compiles to, [`state`] what outlives a reload.
 
 pub mod admin;
+pub mod background;
 pub mod body;
+pub mod certificate;
 pub mod config;
 pub mod counters;
 pub mod credential;
@@ -14,9 +16,13 @@ pub mod discover;
 pub mod door;
 pub mod exchange;
 pub mod explain;
+pub mod fate;
 pub mod fault;
+pub(crate) mod fetch;
+pub mod jwt;
 pub mod ledger;
 pub mod metrics;
+pub mod names;
 pub mod phase;
 pub mod principal;
 pub mod prompts;
@@ -30,6 +36,8 @@ pub mod state;
 pub mod stream;
 pub mod target;
 pub mod telemetry;
+pub mod tls;
 pub mod trace;
 pub mod upstream;
+pub mod weight;
 pub mod whole;

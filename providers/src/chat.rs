@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use crate::answer::{Answer, Choice, Delta, Finish, OwnedDetail};
 use crate::door::{ClientError, Door, Meta, Writer};
 use crate::envelope::Envelope;
+use crate::sse::one_line;
 use crate::usage::Usage;
 use crate::{Dialect, Error};
 
@@ -18,7 +19,7 @@ impl Door for Chat {
         Dialect::Chat
     }
 
-    fn read(&self, request: &Envelope) -> Result<Vec<u8>, Error> {
+    fn read(&self, request: &Envelope, _: &mut Vec<String>) -> Result<Vec<u8>, Error> {
         Ok(request.body().to_vec())
     }
 
@@ -176,17 +177,7 @@ struct Progress {
     calls: u32,
     /// Calls that have begun and have had no arguments yet.
     bare: Vec<u32>,
-    /// Calls that are not written yet: only what comes next tells whether the bare ones before them take no arguments, or
-    /// get theirs after all have begun.
-    waiting: Vec<Begun>,
     finish: Option<Finish>,
-}
-
-/// A call that has begun.
-struct Begun {
-    index: u32,
-    id: String,
-    name: String,
 }
 
 /// Writes `chat.completion.chunk` events. Holds what clients rely on: the role in the first delta only, the finish once
@@ -251,41 +242,8 @@ impl ChunkWriter {
         self.tail(out);
     }
 
-    fn call(&mut self, choice: u32, begun: Begun, out: &mut Vec<u8>) {
-        self.event(choice, out, |out| {
-            out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
-            number(out, begun.index);
-            out.extend_from_slice(b",\"id\":");
-            text(out, &begun.id);
-            out.extend_from_slice(b",\"type\":\"function\",\"function\":{\"name\":");
-            text(out, &begun.name);
-            out.extend_from_slice(b",\"arguments\":\"\"}}]");
-        });
-        self.progress(choice).bare.push(begun.index);
-    }
-
-    /// Writes what waited before the arguments of a call.
-    fn before_arguments(&mut self, choice: u32, index: u32, out: &mut Vec<u8>) {
-        let in_turn = self.progress(choice).waiting.iter().any(|begun| begun.index == index);
-        for begun in std::mem::take(&mut self.progress(choice).waiting) {
-            if in_turn && begun.index <= index {
-                self.close_calls(choice, out);
-            }
-            self.call(choice, begun, out);
-        }
-        self.progress(choice).bare.retain(|bare| *bare != index);
-    }
-
-    /// Writes the calls that waited, and no arguments for those that had none: an empty object, so that what clients join is
-    /// valid JSON.
-    fn settle(&mut self, choice: u32, out: &mut Vec<u8>) {
-        self.close_calls(choice, out);
-        for begun in std::mem::take(&mut self.progress(choice).waiting) {
-            self.call(choice, begun, out);
-            self.close_calls(choice, out);
-        }
-    }
-
+    /// Calls whose arguments never came take none: an empty object, so that what clients join is valid JSON. Only at the end is
+    /// that known: the arguments of parallel calls may come in turns.
     fn close_calls(&mut self, choice: u32, out: &mut Vec<u8>) {
         for index in std::mem::take(&mut self.progress(choice).bare) {
             self.arguments(choice, index, "{}", out);
@@ -339,23 +297,27 @@ impl Writer for ChunkWriter {
             Delta::Reasoning { choice, text } => self.field(choice, out, "reasoning_content", text),
             Delta::Detail { choice, detail } => self.list(choice, out, "reasoning_details", detail),
             Delta::Call { choice, index, id, name } => {
-                let begun = Begun { index, id: id.to_owned(), name: name.to_owned() };
                 let progress = self.progress(choice);
                 progress.calls += 1;
-                if progress.bare.is_empty() && progress.waiting.is_empty() {
-                    self.call(choice, begun, out);
-                } else {
-                    progress.waiting.push(begun);
-                }
+                progress.bare.push(index);
+                self.event(choice, out, |out| {
+                    out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
+                    number(out, index);
+                    out.extend_from_slice(b",\"id\":");
+                    text(out, id);
+                    out.extend_from_slice(b",\"type\":\"function\",\"function\":{\"name\":");
+                    text(out, name);
+                    out.extend_from_slice(b",\"arguments\":\"\"}}]");
+                });
             }
             Delta::Arguments { choice, index, json } => {
                 if !json.is_empty() {
-                    self.before_arguments(choice, index, out);
+                    self.progress(choice).bare.retain(|bare| *bare != index);
                     self.arguments(choice, index, json, out);
                 }
             }
             Delta::Annotation { choice, json } => {
-                if let Ok(raw) = serde_json::from_str::<&RawValue>(json) {
+                if let Ok(raw) = serde_json::from_str::<&RawValue>(&one_line(json)) {
                     self.list(choice, out, "annotations", raw);
                 }
             }
@@ -366,7 +328,7 @@ impl Writer for ChunkWriter {
                 out.extend_from_slice(b"{\"index\":");
                 number(out, choice);
                 out.extend_from_slice(b",\"delta\":{},\"logprobs\":");
-                out.extend_from_slice(json.as_bytes());
+                out.extend_from_slice(one_line(json).as_bytes());
                 out.extend_from_slice(b",\"finish_reason\":null}");
                 self.tail(out);
             }
@@ -381,7 +343,7 @@ impl Writer for ChunkWriter {
         }
         for choice in 0..self.choices.len() as u32 {
             self.role(choice, out);
-            self.settle(choice, out);
+            self.close_calls(choice, out);
             let progress = self.progress(choice);
             let reason = match progress.finish.unwrap_or_default() {
                 Finish::Stop if progress.calls > 0 => Finish::ToolCalls,

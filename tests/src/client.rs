@@ -30,6 +30,7 @@ const ALLOWED: &[&str] = &[
     "retry-after-ms",
     "server-timing",
     "transfer-encoding",
+    "www-authenticate",
     "x-accel-buffering",
     "x-ratelimit-limit-dollars",
     "x-ratelimit-limit-requests",

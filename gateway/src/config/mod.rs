@@ -2,6 +2,7 @@
 //! A field's doc line is the user's manual: the reference and the schema are generated from it.
 
 mod consumers;
+mod identity;
 mod load;
 mod reference;
 mod units;
@@ -14,6 +15,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use consumers::{Consumer, Consumers, Each, Group, Groups, Key, KeyEntry, Limit, Redis, UnknownPrice, WhenDown, WindowKind};
+pub use identity::{Auth, ClientAuth, Jwt, OneOrMany, Tls};
 pub use load::{Problem, from_text, load, schema};
 pub use reference::reference;
 pub use units::{Count, Size, Span};
@@ -24,11 +26,11 @@ use crate::credential::CredentialConfig;
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where clients connect. Default `127.0.0.1:8080`. A listener that is not on loopback needs `consumers`, or `auth.anonymous: true`.
+    /// Where clients connect. Default `127.0.0.1:8080`. A listener that is not on loopback needs `consumers` or `auth.jwt`, or `auth.anonymous: true`.
     pub listen: Option<SocketAddr>,
     /// Where the admin port listens: `/metrics`, `/healthz`, `/readyz`, `/status`. It has no keys, so it must be on loopback. Default `127.0.0.1:8081`; `off` for none.
     pub admin: Option<Address>,
-    /// TLS for the client listener.
+    /// TLS for the client listener, and which certificates of clients are believed.
     pub tls: Option<Tls>,
     /// Accounts at providers, by name.
     pub providers: BTreeMap<String, ProviderConfig>,
@@ -41,7 +43,7 @@ pub struct Config {
     pub unknown_price: UnknownPrice,
     /// Prompt templates by name, each with versions.
     pub prompts: BTreeMap<String, BTreeMap<String, PromptVersion>>,
-    /// Consumers by name: their keys, groups and limits.
+    /// Consumers by name: their keys, certificates, groups and limits.
     pub consumers: Consumers,
     /// Groups by name.
     pub groups: Groups,
@@ -77,16 +79,6 @@ pub enum Address {
 pub enum Off {
     /// `off`.
     Off,
-}
-
-/// Certificate and key of the listener, PEM files. They are read again on reload.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Tls {
-    /// Certificate chain.
-    pub cert: PathBuf,
-    /// Private key.
-    pub key: PathBuf,
 }
 
 /// An account at a provider: a dialect, a place, a credential.
@@ -183,6 +175,8 @@ pub struct ModelConfig {
     pub fallback: Vec<String>,
     /// Keeps a conversation on the target that has its prompt cached.
     pub sticky: Option<Sticky>,
+    /// What becomes of an answer whose client leaves. `cancel`: the provider is cut off, and what was produced so far is charged. `drain`: the answer is read to its end, within the model's timeouts, and charged as the provider counts it.
+    pub on_disconnect: OnDisconnect,
     /// What the model is for.
     pub kind: ModelKind,
     /// Templates and decoration of the prompt.
@@ -332,6 +326,17 @@ pub enum Sticky {
     PromptPrefix,
 }
 
+/// What becomes of an answer whose client leaves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDisconnect {
+    /// The provider is cut off.
+    #[default]
+    Cancel,
+    /// It is read to its end.
+    Drain,
+}
+
 /// What a model is for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -429,14 +434,6 @@ impl From<PromptForm> for PromptVersion {
             PromptForm::Long(PromptLong { template, weight }) => PromptVersion { body: template, weight },
         }
     }
-}
-
-/// Who may come in.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Auth {
-    /// Whether requests without a key are served. Default: only on loopback, and only while there are no consumers.
-    pub anonymous: Option<bool>,
 }
 
 /// What is written down.

@@ -2,12 +2,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod admission;
 mod bad_input;
+mod certificates;
 mod dialects;
+mod doors;
+mod explain;
+mod issuer;
 mod ledger;
 mod passes;
 mod prompts;
 mod purses;
 mod routing;
 mod running;
+mod strangers;
 mod streams;
+mod tokens;
+mod tries;
