@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use gateway::admin::access::Access;
 use gateway::config::{Address, Config, Off, Problem};
 use gateway::{discover, explain, serve};
 use http::{HeaderName, HeaderValue};
@@ -173,9 +174,11 @@ fn load(source: &Source) -> Result<(Config, Option<PathBuf>, Option<discover::Fo
 fn run(args: &Serve) -> Result<(), Vec<Problem>> {
     let (mut config, source, found) = load(&args.source)?;
     if let Some(listen) = args.listen {
-        config.listen = Some(listen);
+        config.listen_at(listen);
     }
-    config.admin = args.admin.or(config.admin);
+    if let Some(admin) = args.admin {
+        config.admin_at(admin);
+    }
     start_log(&config);
     let runtime = runtime().map_err(|e| problem(format!("cannot start: {e}")))?;
     runtime.block_on(async {
@@ -240,6 +243,11 @@ fn greet(gateway: &serve::Gateway, source: Option<&Path>, found: Option<&discove
     };
     text.push_str(&format!("Point an OpenAI SDK at    {address}/v1\nPoint an Anthropic SDK at {address}\n"));
     if let Some(admin) = gateway.admin_address() {
+        text.push_str(&match gateway.access() {
+            Access::Configured => format!("The admin page is at      http://{admin}/ (its token: `admin.token` of the configuration)\n"),
+            Access::Kept { path, .. } => format!("The admin page is at      http://{admin}/ (its token: in {})\n", path.display()),
+            Access::Closed(why) => format!("The admin API is closed:  {why}\n"),
+        });
         text.push_str(&format!("Metrics and health at     http://{admin}/metrics, /healthz, /readyz\n"));
     }
     let model = found.map_or("MODEL", |f| f.model.as_str());
@@ -252,7 +260,7 @@ fn rules(config: &Config) -> Result<(tokio::runtime::Runtime, gateway::rules::Ru
     let runtime = runtime().map_err(problem)?;
     let guard = runtime.enter();
     let ledger = gateway::ledger::Ledger::start().map_err(problem)?;
-    let state = gateway::state::State::new(ledger, gateway::counters::Counters::Memory(gateway::counters::Memory::volatile())).map_err(problem)?;
+    let state = gateway::state::State::new(ledger, gateway::counters::Counters::Memory(gateway::counters::Memory::volatile()), std::sync::Arc::default()).map_err(problem)?;
     let mut problems = serve::check(config);
     let built = gateway::rules::Rules::build(config, &state).map_err(|p| problems.extend(p)).ok();
     drop(guard);
@@ -262,13 +270,11 @@ fn rules(config: &Config) -> Result<(tokio::runtime::Runtime, gateway::rules::Ru
     }
 }
 
-/// A key of 256 random bits. Only its hash is kept anywhere.
+/// A key of which only the hash is kept anywhere.
 fn new_key(consumer: &str) -> Result<(), Vec<Problem>> {
-    let mut random = [0u8; 32];
-    rustls::crypto::ring::default_provider().secure_random.fill(&mut random).map_err(|_| problem("the system gives no random numbers"))?;
-    let key = format!("tv-{}", base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, random));
-    let hash = gateway::principal::hash_hex(&key);
-    print(&format!("{key}\n\nThis key is shown once. In the configuration:\n\nconsumers:\n  {consumer}: {{ keys: [{{ sha256: \"{hash}\" }}] }}\n"))
+    let key = gateway::keyring::new_key().map_err(problem)?;
+    let hash = gateway::principal::hash_hex(key.expose());
+    print(&format!("{}\n\nThis key is shown once. In the configuration:\n\nconsumers:\n  {consumer}: {{ keys: [{{ sha256: \"{hash}\" }}] }}\n", key.expose()))
 }
 
 fn check(source: &Source) -> Result<(), Vec<Problem>> {

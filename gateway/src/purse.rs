@@ -210,6 +210,15 @@ pub fn nanodollars(text: &str) -> Option<u64> {
     u64::try_from(nano).ok()
 }
 
+/// An amount as people are told it: dollars as a decimal number, the rest as it is counted.
+#[must_use]
+pub fn told(unit: Unit, amount: u64) -> serde_json::Number {
+    match unit {
+        Unit::Nanodollars => serde_json::from_str(&Nanodollars(amount).to_string()).unwrap_or_else(|_| 0.into()),
+        _ => amount.into(),
+    }
+}
+
 /// A duration in the words of the configuration.
 #[must_use]
 pub fn spoken(d: Duration) -> String {

@@ -70,6 +70,17 @@ pub enum Gate {
     Open(Duration),
 }
 
+/// How a breaker stands, from well to badly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// Requests go there.
+    Closed,
+    /// Its time is over: the next request finds out, or one is about to.
+    HalfOpen,
+    /// Nothing goes there before this time has passed.
+    Open(Duration),
+}
+
 /// How fast an average forgets.
 const DECAY: Duration = Duration::from_secs(10);
 /// What a failure counts for at least in the average of the latency: who fails at once is not fast.
@@ -126,6 +137,17 @@ impl Figures {
     fn all(&self) -> Vec<Arc<Stats>> {
         let named = self.named.iter().flat_map(|n| n.load_full().values().cloned().collect::<Vec<_>>());
         std::iter::once(self.own.clone()).chain(named).collect()
+    }
+
+    /// How the breaker stands; of several models the one that is worst off.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.all().iter().map(|s| s.standing()).max().unwrap_or(Standing::Closed)
+    }
+
+    /// Closes the breaker, of all models.
+    pub fn close(&self) {
+        self.all().iter().for_each(|s| s.close());
     }
 
     /// Requests in flight, all models together.
@@ -271,7 +293,20 @@ impl Stats {
         }
     }
 
-    fn close(&self) {
+    /// How the breaker stands, for people.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        match self.open_until.load(Relaxed) {
+            0 => Standing::Closed,
+            until => match until.saturating_sub(self.now()) {
+                0 => Standing::HalfOpen,
+                left => Standing::Open(Duration::from_millis(left)),
+            },
+        }
+    }
+
+    /// Closes the breaker and forgets the failures that led to it.
+    pub fn close(&self) {
         self.open_until.store(0, Relaxed);
         self.failures.store(0, Relaxed);
     }
@@ -430,6 +465,22 @@ mod tests {
         assert_eq!((stats.gate(), stats.gate()), (Gate::Closed, Gate::Closed));
         assert!(probe.failed(), "a probe whose stream breaks later was wrong");
         assert!(matches!(stats.gate(), Gate::Open(_)));
+    }
+
+    #[test]
+    fn a_breaker_can_be_closed_by_hand() {
+        let figures = Figures::new(true);
+        let stats = figures.of("x");
+        assert_eq!(figures.standing(), Standing::Closed);
+        ask(&stats).failed();
+        ask(&stats).failed();
+        assert!(matches!(figures.standing(), Standing::Open(left) if left <= RULE.cooldown));
+        figures.close();
+        assert_eq!((figures.standing(), stats.gate()), (Standing::Closed, Gate::Closed));
+        assert!(!ask(&stats).failed(), "the failures before are forgotten");
+        ask(&stats).rests(Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(figures.standing(), Standing::HalfOpen);
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub fn openai_error(error: &ClientError) -> Vec<u8> {
     }
     let mut out = Vec::with_capacity(200);
     out.extend_from_slice(b"{\"error\":");
-    json(&mut out, &Body { message: &error.message, r#type: error.kind.openai_type(), param: error.param.as_deref(), code: error.kind.code_for(error.code.as_deref()) });
+    json(&mut out, &Body { message: &error.message, r#type: error.kind.openai_type(), param: error.param.as_deref(), code: error.code.as_deref().or(error.kind.openai_code()) });
     out.push(b'}');
     out
 }

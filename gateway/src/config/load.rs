@@ -110,7 +110,7 @@ fn finish(mut tree: Map<String, Value>, env: &dyn Fn(&str) -> Option<String>, mu
     for (key, value) in &mut tree {
         fill(value, key, env, &mut problems);
     }
-    let mut config = Config::default();
+    let mut config = Config { loaded: super::Loaded::new(tree.clone()), ..Config::default() };
     for section in BY_ENTRY {
         match tree.remove(*section) {
             None | Some(Value::Null) => {}
@@ -133,12 +133,12 @@ fn finish(mut tree: Map<String, Value>, env: &dyn Fn(&str) -> Option<String>, mu
             Some(_) => problems.push(Problem::new(*section, "must be a map")),
         }
     }
-    let known = ["listen", "admin", "tls", "prompts", "auth", "log", "telemetry", "limits", "drain", "redis", "data", "unknown_price"];
+    let known = ["listen", "admin", "tls", "prompts", "auth", "log", "telemetry", "limits", "drain", "redis", "data", "unknown_price", "usage"];
     for (key, value) in tree {
         let p = &mut problems;
         match key.as_str() {
             "listen" => config.listen = typed(value, &key, p).unwrap_or_default(),
-            "admin" => config.admin = typed(value, &key, p).unwrap_or_default(),
+            "admin" => config.admin = admin(value, p),
             "tls" => config.tls = typed(value, &key, p).unwrap_or_default(),
             "prompts" => config.prompts = typed(value, &key, p).unwrap_or_default(),
             "auth" => config.auth = typed(value, &key, p).unwrap_or_default(),
@@ -148,6 +148,7 @@ fn finish(mut tree: Map<String, Value>, env: &dyn Fn(&str) -> Option<String>, mu
             "unknown_price" => config.unknown_price = typed(value, &key, p).unwrap_or_default(),
             "redis" => config.redis = typed(value, &key, p).unwrap_or_default(),
             "data" => config.data = typed(value, &key, p).unwrap_or_default(),
+            "usage" => config.usage = typed(value, &key, p).unwrap_or_default(),
             "drain" => config.drain = typed(value, &key, p).unwrap_or_default(),
             other => p.push(Problem::new(other, format!("unknown section; known: {}, {}", BY_ENTRY.join(", "), known.join(", ")))),
         }
@@ -158,6 +159,21 @@ fn finish(mut tree: Map<String, Value>, env: &dyn Fn(&str) -> Option<String>, mu
 fn keep<T>(into: &mut std::collections::BTreeMap<String, T>, name: String, value: Option<T>) {
     if let Some(value) = value {
         into.insert(name, value);
+    }
+}
+
+/// The admin port's form is told apart here too.
+fn admin(value: Value, problems: &mut Vec<Problem>) -> Option<super::Admin> {
+    match value {
+        Value::Null => None,
+        Value::Object(_) => typed(value, "admin", problems).map(super::Admin::Long),
+        short => match serde_json::from_value(short) {
+            Ok(address) => Some(super::Admin::Short(address)),
+            Err(_) => {
+                problems.push(Problem::new("admin", "must be an address such as 127.0.0.1:8081, or `off`, or a map with `listen` and `token`"));
+                None
+            }
+        },
     }
 }
 
@@ -305,7 +321,7 @@ mod tests {
             from_text("providers:\n  a: { kind: openai, api_key: \"x-${KEY}-${NO:-d}\" }\nadmin: off\nmodels: { m: { target: a/b, cache: off } }\n", &|name| (name == "KEY").then(|| "k".to_owned()))
                 .unwrap();
         assert_eq!(config.providers["a"].api_key.as_ref().unwrap().expose(), "x-k-d");
-        assert_eq!(config.admin, Some(super::super::Address::Off(super::super::Off::Off)));
+        assert_eq!(config.admin, Some(super::super::Admin::Short(super::super::Address::Off(super::super::Off::Off))));
         assert!(!format!("{config:?}").contains("x-k-d"));
         assert!(problems("a: \"${KEY\"")[0].contains("without its"));
         assert!(problems("listen: 1\nlisten: 2\n")[0].contains("YAML"));
