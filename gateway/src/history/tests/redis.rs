@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::counters::suite::server::Server;
+use crate::counters::suite::until;
 
 fn open_at(url: String, clock: &Arc<Manual>) -> Arc<History> {
     let settings = crate::counters::redis::Settings { connect: Duration::from_secs(20), ..crate::counters::redis::Settings::new(url) };
@@ -10,16 +11,6 @@ fn open_at(url: String, clock: &Arc<Manual>) -> Arc<History> {
 
 fn open(server: &Server, clock: &Arc<Manual>) -> Arc<History> {
     open_at(server.url(), clock)
-}
-
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    for _ in 0..1500 {
-        if holds().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("not within 30 s: {what}");
 }
 
 /// Redis knows everything that was counted here.
