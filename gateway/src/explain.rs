@@ -248,7 +248,7 @@ fn sent(target: &TargetRule, question: &Question, sending: Sending) -> Value {
 
 /// What the request costs at this price: the prompt about, and all of it at worst, as admission reckons it.
 fn estimate(asked: &mut Asked, price: Option<&Model>) -> Value {
-    let weight = Weight::of(asked.current().body());
+    let weight = Weight::of(asked.current());
     let (about, worst) = (weight.about(DENSITY), weight.worst());
     let mut rests_on = "four bytes of text to a token (a running gateway learns this of each target), and at worst one".to_owned();
     let mut out = json!({ "prompt_tokens": about, "prompt_tokens_at_most": worst });

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::target::Stats;
+use crate::target::{Standing, Stats};
 
 /// What is known of a target: of its one model, or of each model that its `*` has stood for lately. One dead model behind a
 /// `*` leaves the others alone.
@@ -68,6 +68,17 @@ impl Figures {
         std::iter::once(self.own.clone()).chain(named).collect()
     }
 
+    /// How the breaker stands; of several models the one that is worst off.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.all().iter().map(|s| s.standing()).max().unwrap_or(Standing::Closed)
+    }
+
+    /// Closes the breaker, of all models.
+    pub fn close(&self) {
+        self.all().iter().for_each(|s| s.close());
+    }
+
     /// Requests in flight, all models together.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
@@ -98,9 +109,10 @@ mod tests {
     use super::*;
     use crate::target::{BreakerRule, Gate, InFlight};
 
+    const RULE: BreakerRule = BreakerRule { failures: 2, window: Duration::from_secs(30), cooldown: Duration::from_secs(30) };
+
     fn ask(stats: &Arc<Stats>) -> InFlight {
-        let rule = BreakerRule { failures: 2, window: Duration::from_secs(30), cooldown: Duration::from_secs(30) };
-        InFlight::new(stats.clone(), rule, stats.gate())
+        InFlight::new(stats.clone(), RULE, stats.gate())
     }
 
     #[test]
@@ -125,5 +137,21 @@ mod tests {
         let long = "x".repeat(LONGEST_NAME + 1);
         assert!(Arc::ptr_eq(&many.of(&long), &many.own));
         assert_eq!(many.all().len(), MOST_NAMES + 1);
+    }
+
+    #[test]
+    fn a_breaker_can_be_closed_by_hand() {
+        let figures = Figures::new(true);
+        let stats = figures.of("x");
+        assert_eq!(figures.standing(), Standing::Closed);
+        ask(&stats).failed();
+        ask(&stats).failed();
+        assert!(matches!(figures.standing(), Standing::Open(left) if left <= RULE.cooldown));
+        figures.close();
+        assert_eq!((figures.standing(), stats.gate()), (Standing::Closed, Gate::Closed));
+        assert!(!ask(&stats).failed(), "the failures before are forgotten");
+        ask(&stats).rests(Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(figures.standing(), Standing::HalfOpen);
     }
 }

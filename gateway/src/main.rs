@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use gateway::config::{Address, Config, Loaded, Off, Problem};
+use gateway::admin::access::Access;
+use gateway::config::{Address, Config, Draft, Off, Problem};
 use gateway::{discover, explain, serve};
 use http::{HeaderName, HeaderValue};
 use tracing_subscriber::Layer as _;
@@ -158,33 +159,35 @@ fn print(text: &str) -> Result<(), Vec<Problem>> {
 }
 
 /// The configuration: as named, or `trivium.yaml` in this folder, or what the environment offers.
-fn load(source: &Source) -> Result<(Loaded, Option<PathBuf>, Option<discover::Found>), Vec<Problem>> {
+fn load(source: &Source) -> Result<(Draft, Option<PathBuf>, Option<discover::Found>), Vec<Problem>> {
     let usual = Path::new("trivium.yaml");
     let path = source.config.clone().or_else(|| usual.exists().then(|| usual.to_owned()));
     match path {
         Some(path) => Ok((gateway::config::read(&path, &env), Some(path), None)),
         None => {
             let found = discover::discover(&env)?;
-            Ok((Loaded::made(found.config.clone()), None, Some(found)))
+            Ok((Draft::made(found.config.clone()), None, Some(found)))
         }
     }
 }
 
 fn run(args: &Serve) -> Result<(), Vec<Problem>> {
-    let (mut loaded, source, found) = load(&args.source)?;
-    if !loaded.is_good() {
-        return rules(loaded).map(drop);
+    let (mut draft, source, found) = load(&args.source)?;
+    if !draft.is_good() {
+        return rules(draft).map(drop);
     }
     if let Some(listen) = args.listen {
-        loaded.config.listen = Some(listen);
+        draft.config.listen_at(listen);
     }
-    loaded.config.admin = args.admin.or(loaded.config.admin);
-    start_log(&loaded.config);
+    if let Some(admin) = args.admin {
+        draft.config.admin_at(admin);
+    }
+    start_log(&draft.config);
     let runtime = runtime().map_err(|e| problem(format!("cannot start: {e}")))?;
     runtime.block_on(async {
-        let gateway = match serve::Gateway::bind(&loaded.config, source.clone()).await {
+        let gateway = match serve::Gateway::bind(&draft.config, source.clone()).await {
             Ok(gateway) => gateway,
-            Err(problems) => return Err(loaded.all_problems(problems)),
+            Err(problems) => return Err(draft.all_problems(problems)),
         };
         greet(&gateway, source.as_deref(), found.as_ref());
         gateway.run(stopped()).await;
@@ -246,6 +249,11 @@ fn greet(gateway: &serve::Gateway, source: Option<&Path>, found: Option<&discove
     };
     text.push_str(&format!("Point an OpenAI SDK at    {address}/v1\nPoint an Anthropic SDK at {address}\n"));
     if let Some(admin) = gateway.admin_address() {
+        text.push_str(&match gateway.access() {
+            Access::Configured => format!("The admin page is at      http://{admin}/ (its token: `admin.token` of the configuration)\n"),
+            Access::Kept { path, .. } => format!("The admin page is at      http://{admin}/ (its token: in {})\n", path.display()),
+            Access::Closed(why) => format!("The admin API is closed:  {why}\n"),
+        });
         text.push_str(&format!("Metrics and health at     http://{admin}/metrics, /healthz, /readyz\n"));
     }
     let model = found.map_or("MODEL", |f| f.model.as_str());
@@ -254,39 +262,37 @@ fn greet(gateway: &serve::Gateway, source: Option<&Path>, found: Option<&discove
 }
 
 /// Rules as `serve` would build them, without listening; or all that is wrong with the configuration.
-fn rules(loaded: Loaded) -> Result<(tokio::runtime::Runtime, gateway::rules::Rules), Vec<Problem>> {
+fn rules(draft: Draft) -> Result<(tokio::runtime::Runtime, gateway::rules::Rules), Vec<Problem>> {
     let runtime = runtime().map_err(problem)?;
     let guard = runtime.enter();
     let ledger = gateway::ledger::Ledger::start().map_err(problem)?;
-    let state = gateway::state::State::new(ledger, gateway::counters::Counters::Memory(gateway::counters::Memory::volatile())).map_err(problem)?;
-    let mut problems = serve::check(&loaded.config);
-    let built = gateway::rules::Rules::build(&loaded.config, &state).map_err(|p| problems.extend(p)).ok();
+    let state = gateway::state::State::new(ledger, gateway::counters::Counters::Memory(gateway::counters::Memory::volatile()), std::sync::Arc::default()).map_err(problem)?;
+    let mut problems = serve::check(&draft.config);
+    let built = gateway::rules::Rules::build(&draft.config, &state).map_err(|p| problems.extend(p)).ok();
     drop(guard);
     match built {
-        Some(rules) if problems.is_empty() && loaded.is_good() => Ok((runtime, rules)),
-        _ => Err(loaded.all_problems(problems)),
+        Some(rules) if problems.is_empty() && draft.is_good() => Ok((runtime, rules)),
+        _ => Err(draft.all_problems(problems)),
     }
 }
 
-/// A key of 256 random bits. Only its hash is kept anywhere.
+/// A key of which only the hash is kept anywhere.
 fn new_key(consumer: &str) -> Result<(), Vec<Problem>> {
-    let mut random = [0u8; 32];
-    rustls::crypto::ring::default_provider().secure_random.fill(&mut random).map_err(|_| problem("the system gives no random numbers"))?;
-    let key = format!("tv-{}", base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, random));
-    let hash = gateway::principal::hash_hex(&key);
-    print(&format!("{key}\n\nThis key is shown once. In the configuration:\n\nconsumers:\n  {consumer}: {{ keys: [{{ sha256: \"{hash}\" }}] }}\n"))
+    let key = gateway::keyring::new_key().map_err(problem)?;
+    let hash = gateway::principal::hash_hex(key.expose());
+    print(&format!("{}\n\nThis key is shown once. In the configuration:\n\nconsumers:\n  {consumer}: {{ keys: [{{ sha256: \"{hash}\" }}] }}\n", key.expose()))
 }
 
 fn check(source: &Source) -> Result<(), Vec<Problem>> {
-    let (loaded, path, _) = load(source)?;
-    let (_runtime, rules) = rules(loaded)?;
+    let (draft, path, _) = load(source)?;
+    let (_runtime, rules) = rules(draft)?;
     let place = path.map_or_else(|| "the environment".to_owned(), |p| p.display().to_string());
     print(&format!("{place} is good: {} providers, {} models\n", rules.providers.len(), rules.names().len()))
 }
 
 fn explain(source: &Source, path: String, consumer: Option<String>, headers: Vec<(HeaderName, HeaderValue)>, body: &Path) -> Result<ExitCode, Vec<Problem>> {
-    let (loaded, _, _) = load(source)?;
-    let (_runtime, rules) = rules(loaded)?;
+    let (draft, _, _) = load(source)?;
+    let (_runtime, rules) = rules(draft)?;
     let mut text = Vec::new();
     if body == Path::new("-") {
         std::io::stdin().read_to_end(&mut text).map_err(problem)?;
@@ -306,7 +312,7 @@ fn models(source: &Source, kinds: bool) -> Result<(), Vec<Problem>> {
     if kinds {
         return print(&(providers::kinds().join("\n") + "\n"));
     }
-    let (loaded, _, _) = load(source)?;
-    let (_runtime, rules) = rules(loaded)?;
+    let (draft, _, _) = load(source)?;
+    let (_runtime, rules) = rules(draft)?;
     print(&explain::table(&rules))
 }

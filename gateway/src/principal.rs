@@ -10,7 +10,11 @@ use sha2::{Digest, Sha256};
 
 use crate::certificate::{Name, Peer};
 use crate::config::{Config, Consumer, Groups, KeyEntry, Problem};
+use crate::keyring::Keyring;
 use crate::purse::{LimitRule, limits_of};
+
+/// The name of whoever has none.
+pub const ANONYMOUS: &str = "anonymous";
 
 /// SHA-256 of what a client shows: keys and tokens are known by it.
 pub type Hash = [u8; 32];
@@ -21,7 +25,7 @@ pub struct Principal {
     /// The consumer's name; `anonymous` for who has none.
     pub name: Arc<str>,
     /// Groups, as the ledger and the limits name them.
-    pub groups: Vec<Arc<str>>,
+    pub groups: Arc<[Arc<str>]>,
     /// What it may spend.
     pub limits: Vec<LimitRule>,
     /// Patterns of the consumer's own.
@@ -35,6 +39,8 @@ pub struct Principal {
 pub struct Principals {
     keys: HashMap<Hash, KeyRule>,
     certificates: HashMap<Name, Arc<Principal>>,
+    /// Keys made at run time: asked for what the configuration does not know.
+    pub(crate) made: Arc<Keyring>,
     by_name: BTreeMap<String, Arc<Principal>>,
     /// What members of groups may do, for those whom only a token names.
     groups: Groups,
@@ -90,7 +96,7 @@ impl Principals {
             problems.extend(member("", vec![name.clone()], &config.groups).1);
         }
         if open {
-            all.anonymous = Some(Arc::new(Principal { name: "anonymous".into(), groups: Vec::new(), limits: Vec::new(), models: Vec::new(), group_models: None }));
+            all.anonymous = Some(Arc::new(Principal { name: ANONYMOUS.into(), groups: Arc::default(), limits: Vec::new(), models: Vec::new(), group_models: None }));
         }
         (all, problems)
     }
@@ -131,16 +137,18 @@ impl Principals {
     /// # Errors
     /// When it is a stranger.
     pub fn find(&self, key: Option<&Hash>, peer: Option<&Peer>, now: Duration) -> Result<Arc<Principal>, Stranger> {
-        // SDKs insist on some key; where nobody has one, any is as good as none.
-        let Some(key) = key.filter(|_| !self.keys.is_empty()) else {
-            let known = peer.and_then(|peer| peer.names().iter().find_map(|name| self.certificates.get(name)));
-            return known.or(self.anonymous.as_ref()).cloned().ok_or(if key.is_some() { Stranger::Unknown } else { Stranger::NoKey });
-        };
+        let other = || peer.and_then(|peer| peer.names().iter().find_map(|name| self.certificates.get(name))).or(self.anonymous.as_ref()).cloned();
+        let Some(key) = key else { return other().ok_or(Stranger::NoKey) };
         // Looked up by its hash: how long that takes says nothing about any key, known or not.
-        match self.keys.get(key) {
-            None => Err(Stranger::Unknown),
+        let found = match self.keys.get(key) {
+            None => self.made.find(key, now).and_then(|name| self.by_name.get(&*name).cloned().ok_or(Stranger::Unknown)),
             Some(rule) if rule.expires.is_some_and(|end| now.as_secs() >= end) => Err(Stranger::Expired),
             Some(rule) => Ok(rule.principal.clone()),
+        };
+        match found {
+            // SDKs insist on some key; where the configuration names none, one that means nothing is as good as none.
+            Err(Stranger::Unknown) if self.keys.is_empty() => other().ok_or(Stranger::Unknown),
+            found => found,
         }
     }
 
@@ -231,7 +239,7 @@ pub fn hash_hex(key: &str) -> String {
 }
 
 /// Seconds since 1970 of a day, or of a moment in UTC.
-fn day_or_time(text: &str) -> Option<u64> {
+pub(crate) fn day_or_time(text: &str) -> Option<u64> {
     let (day, time) = text.split_once('T').map_or((text, None), |(d, t)| (d, Some(t)));
     let mut parts = day.splitn(3, '-').map(|p| p.parse::<i64>().ok());
     let (year, month, date) = (parts.next()??, parts.next()??, parts.next()??);

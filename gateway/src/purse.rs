@@ -206,8 +206,17 @@ pub fn nanodollars(text: &str) -> Option<u64> {
     let shift = exponent - i32::try_from(fraction.len()).ok()? + 9;
     let value: u128 = digits.parse().ok()?;
     let power = 10_u128.checked_pow(shift.unsigned_abs())?;
-    let nano = if shift >= 0 { value.checked_mul(power)? } else { (value % power == 0).then(|| value / power)? };
+    let nano = if shift >= 0 { value.checked_mul(power)? } else { value.is_multiple_of(power).then(|| value / power)? };
     u64::try_from(nano).ok()
+}
+
+/// An amount as people are told it: dollars as a decimal number, the rest as it is counted.
+#[must_use]
+pub fn told(unit: Unit, amount: u64) -> serde_json::Number {
+    match unit {
+        Unit::Nanodollars => serde_json::from_str(&Nanodollars(amount).to_string()).unwrap_or_else(|_| 0.into()),
+        _ => amount.into(),
+    }
 }
 
 /// A duration in the words of the configuration.

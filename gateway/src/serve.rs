@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
@@ -16,9 +16,12 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use crate::admin::{self, access, access::Access};
 use crate::certificate::Peer;
-use crate::config::{Address, Audit, Config, Problem, SinkConfig};
+use crate::config::{Admin, Audit, Config, Problem, SinkConfig};
 use crate::counters::{Counters, Memory, Redis, WhenDown, journal, redis};
+use crate::history;
+use crate::keyring::Keyring;
 use crate::ledger::Ledger;
 use crate::rules::Rules;
 use crate::sinks::Sinks;
@@ -31,6 +34,7 @@ pub struct Gateway {
     pub state: Arc<State>,
     listener: TcpListener,
     admin: Option<TcpListener>,
+    access: Access,
     tls: Arc<ArcSwapOption<tls::Listener>>,
     bounds: Bounds,
     /// Where the configuration came from, and what it looked like then.
@@ -47,7 +51,6 @@ struct Bounds {
 }
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
-const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8081);
 /// How long the last of what was spent may take to be kept.
 const LAST_SETTLE: Duration = Duration::from_secs(5);
 /// Most that is read from a client at once. A large body in few pieces costs less than in many; the limit on a request's
@@ -55,6 +58,8 @@ const LAST_SETTLE: Duration = Duration::from_secs(5);
 const READ: usize = 512 << 10;
 /// How often forgotten reservations are looked for.
 const SWEEP: Duration = Duration::from_secs(60);
+/// How often replicas look for keys that others have made or revoked.
+const KEYS: Duration = Duration::from_secs(2);
 /// How often the configuration is looked at for changes.
 const WATCH: Duration = Duration::from_secs(2);
 /// How long the collector may take for the last of the telemetry.
@@ -70,19 +75,21 @@ impl Gateway {
         let source = source.map(|source| (source.clone(), stamp(&source)));
         let ledger = Ledger::start().map_err(|e| vec![Problem::new("", format!("cannot start the ledger: {e}"))])?;
         let counters = counters(config).await.map_err(|p| vec![p])?;
-        let state = State::new(ledger, counters).map_err(|e| vec![Problem::new("", e)])?;
+        let closed = access::closed(config, source.is_some());
+        let keyring = keyring(config, &counters, closed.clone()).await.map_err(|p| vec![p])?;
+        let state = State::new(ledger, counters, keyring).map_err(|e| vec![Problem::new("", e)])?;
         let mut problems = check(config);
         let rules = Rules::build(config, &state).map_err(|p| problems.extend(p)).ok();
         let sinks = Sinks::open(&sinks_of(config), &state.http).map_err(|p| problems.extend(p)).ok();
         let tls = config.tls.as_ref().and_then(|t| tls::Listener::read(t).map_err(|p| problems.extend(p)).ok());
         let listen = config.listen.unwrap_or(DEFAULT_LISTEN);
         let listener = bind("listen", listen).await.map_err(|p| problems.push(p)).ok();
-        let admin = match config.admin {
-            Some(Address::Off(_)) => None,
-            Some(Address::At(at)) => bind("admin", at).await.map_err(|p| problems.push(p)).ok(),
-            None => bind("admin", DEFAULT_ADMIN).await.map_err(|p| problems.push(p)).ok(),
+        let admin = match Admin::listen(config.admin.as_ref()) {
+            Some(at) => bind("admin", at).await.map_err(|p| problems.push(p)).ok(),
+            None => None,
         };
         let (Some(rules), Some(sinks), Some(listener), true) = (rules, sinks, listener, problems.is_empty()) else { return Err(problems) };
+        state.ledger.keep(history::renew(None, config).map_err(|p| vec![p])?);
         state.swap(Arc::new(rules));
         state.ledger.set(sinks);
         state.ledger.export(telemetry::renew(None, &config.telemetry, state.tls()));
@@ -92,7 +99,8 @@ impl Gateway {
             read: config.limits.read.map_or(Duration::from_secs(30), |s| s.0),
             drain: config.drain.map_or(Duration::from_secs(30), |s| s.0),
         };
-        Ok(Gateway { state, listener, admin, tls: Arc::new(ArcSwapOption::from_pointee(tls)), bounds, source })
+        let access = Access::open(config, closed);
+        Ok(Gateway { state, listener, admin, access, tls: Arc::new(ArcSwapOption::from_pointee(tls)), bounds, source })
     }
 
     /// Where clients connect.
@@ -115,6 +123,12 @@ impl Gateway {
         self.admin.as_ref().and_then(|l| l.local_addr().ok())
     }
 
+    /// Who may use the admin API.
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
     /// What loads the configuration anew; `None` for a gateway without a source.
     #[must_use]
     pub fn reloader(&self) -> Option<Reloader> {
@@ -125,10 +139,13 @@ impl Gateway {
     /// Serves until `stop` is done, then drains.
     pub async fn run(self, stop: impl std::future::Future<Output = ()>) {
         let reloader = self.reloader();
-        let Gateway { state, listener, admin, tls, bounds, source } = self;
-        let reloading = reloader.zip(source).map(|(reloader, (_, seen))| tokio::spawn(reload_on_change(reloader, seen)));
-        let admin = admin.map(|listener| tokio::spawn(crate::admin::serve(state.clone(), listener)));
+        let Gateway { state, listener, admin, access, tls, bounds, source } = self;
+        let reloading = reloader.clone().zip(source).map(|(reloader, (_, seen))| tokio::spawn(reload_on_change(reloader, seen)));
+        let context = Arc::new(admin::Context { state: state.clone(), access, reloader });
+        let (end_admin, ended) = tokio::sync::oneshot::channel::<()>();
+        let admin = admin.map(|listener| tokio::spawn(admin::serve(context, listener, async { drop(ended.await) })));
         let sweeping = tokio::spawn(sweep(state.clone()));
+        let refreshing = state.keyring.is_shared().then(|| tokio::spawn(refresh(state.keyring.clone())));
         let graceful = GracefulShutdown::new();
         let permits = Arc::new(Semaphore::new(bounds.connections));
         let mut stop = std::pin::pin!(stop);
@@ -168,18 +185,38 @@ impl Gateway {
             tracing::warn!(serving = state.serving.load(Relaxed), "the grace time is over; what still runs is cut");
         }
         reloading.iter().for_each(tokio::task::JoinHandle::abort);
-        admin.iter().for_each(tokio::task::JoinHandle::abort);
+        drop(end_admin);
+        if let Some(admin) = admin {
+            let _ = admin.await;
+        }
         sweeping.abort();
-        if !state.counters.close(LAST_SETTLE).await {
-            tracing::warn!("not all that was spent could be brought to where it is kept");
-        }
-        let ledger = state.ledger.clone();
-        let _ = tokio::task::spawn_blocking(move || ledger.flush()).await;
-        if let Some(telemetry) = state.ledger.telemetry() {
-            telemetry.close(LAST_EXPORT).await;
-        }
+        refreshing.iter().for_each(tokio::task::JoinHandle::abort);
+        close(&state).await;
         tracing::info!("stopped");
     }
+}
+
+/// Brings what is not kept yet to where it is kept.
+async fn close(state: &State) {
+    if !state.counters.close(LAST_SETTLE).await {
+        tracing::warn!("not all that was spent could be brought to where it is kept");
+    }
+    let ledger = state.ledger.clone();
+    let _ = tokio::task::spawn_blocking(move || ledger.flush()).await;
+    // At the same time: each may wait for somebody who does not answer.
+    let (history, telemetry) = (state.ledger.history(), state.ledger.telemetry());
+    tokio::join!(
+        async {
+            if let Some(history) = history {
+                history.close(LAST_SETTLE).await;
+            }
+        },
+        async {
+            if let Some(telemetry) = telemetry {
+                telemetry.close(LAST_EXPORT).await;
+            }
+        }
+    );
 }
 
 /// Where limits are counted: in Redis if there is one, else in this process, kept on disk if anybody has a limit.
@@ -200,8 +237,29 @@ async fn counters(config: &Config) -> Result<Counters, Problem> {
     if !limited {
         return Ok(Counters::Memory(Memory::volatile()));
     }
-    let folder = config.data.clone().unwrap_or_else(|| PathBuf::from("./data")).join("counters");
+    let folder = config.data().join("counters");
     Memory::persisted(&journal::Settings::new(folder)).map(Counters::Memory).map_err(|e| Problem::new("data", e.to_string()))
+}
+
+/// Where keys made at run time are kept: where limits are counted for all replicas, or else in a folder. `closed` says why none
+/// can be made.
+async fn keyring(config: &Config, counters: &Counters, closed: Option<String>) -> Result<Arc<Keyring>, Problem> {
+    match counters {
+        Counters::Redis(redis) => {
+            let keyring = Keyring::shared(redis.shelf("keys"));
+            keyring.refresh().await;
+            Ok(keyring)
+        }
+        Counters::Memory(_) => Keyring::open(&config.data(), closed).map_err(|e| Problem::new("data", e.to_string())),
+    }
+}
+
+/// Hears of keys that other replicas have made or revoked.
+async fn refresh(keyring: Arc<Keyring>) {
+    loop {
+        tokio::time::sleep(KEYS).await;
+        keyring.refresh().await;
+    }
 }
 
 /// Gives back what was reserved and forgotten, now and then.
@@ -256,6 +314,7 @@ async fn connection(
 #[must_use]
 pub fn check(config: &Config) -> Vec<Problem> {
     let mut problems = telemetry::check(&config.telemetry);
+    problems.extend(history::check(config));
     let listen = config.listen.unwrap_or(DEFAULT_LISTEN);
     let known = !config.consumers.is_empty() || !config.auth.issuers().is_empty();
     if !listen.ip().is_loopback() && config.auth.anonymous.is_none() && !known {
@@ -270,11 +329,7 @@ pub fn check(config: &Config) -> Vec<Problem> {
     if !config.auth.issuers().is_empty() && config.consumers.is_empty() && config.groups.is_empty() {
         problems.push(Problem::new("auth.jwt", "lets nobody in: a token's consumer, or one of its groups, must be configured under `consumers` or `groups`"));
     }
-    if let Some(Address::At(admin)) = config.admin
-        && !admin.ip().is_loopback()
-    {
-        problems.push(Problem::new("admin", format!("{admin} is not on loopback, and the admin port has no keys yet: bind it to 127.0.0.1 or say `admin: off`")));
-    }
+    problems.extend(access::problem(config));
     problems
 }
 
@@ -298,13 +353,39 @@ pub struct Reloader {
     state: Arc<State>,
     source: PathBuf,
     tls: Arc<ArcSwapOption<tls::Listener>>,
+    /// One at a time, so that the last one begun is the one that holds.
+    turn: Arc<Mutex<()>>,
 }
 
 impl Reloader {
     /// Reloads rules, sinks and telemetry of a process from a source.
     #[must_use]
     pub fn new(state: Arc<State>, source: PathBuf) -> Self {
-        Reloader { state, source, tls: Arc::default() }
+        Reloader { state, source, tls: Arc::default(), turn: Arc::default() }
+    }
+
+    /// Where the configuration comes from.
+    #[must_use]
+    pub fn source(&self) -> &Path {
+        &self.source
+    }
+
+    /// Reloads without holding up anybody: reading files and building rules would stall a worker.
+    ///
+    /// # Errors
+    /// What is wrong with the new configuration.
+    pub async fn reload_aside(&self) -> Result<(), Vec<Problem>> {
+        let (this, runtime) = (self.clone(), tokio::runtime::Handle::current());
+        let result = tokio::task::spawn_blocking(move || {
+            let _guard = runtime.enter();
+            this.reload()
+        });
+        let result = result.await.unwrap_or_else(|error| Err(vec![Problem::new("", format!("the configuration could not be loaded: {error}"))]));
+        match &result {
+            Ok(()) => tracing::info!("the configuration was loaded anew"),
+            Err(problems) => problems.iter().for_each(|problem| tracing::error!(%problem, "the new configuration is not in force")),
+        }
+        result
     }
 
     /// Reads the source and puts it in force. Streams that run keep their rules; a bad file changes nothing. Blocks, and has
@@ -313,9 +394,10 @@ impl Reloader {
     /// # Errors
     /// What is wrong with the new configuration.
     pub fn reload(&self) -> Result<(), Vec<Problem>> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let state = &self.state;
-        let loaded = crate::config::read(&self.source, &|name| std::env::var(name).ok());
-        let config = &loaded.config;
+        let draft = crate::config::read(&self.source, &|name| std::env::var(name).ok());
+        let config = &draft.config;
         let mut problems = check(config);
         let rules = Rules::build(config, state).map_err(|p| problems.extend(p)).ok();
         let new_tls = match &config.tls {
@@ -323,7 +405,8 @@ impl Reloader {
             Some(t) => tls::Listener::read(t).map_err(|p| problems.extend(p)).ok(),
         };
         let sinks = Sinks::open(&sinks_of(config), &state.http).map_err(|p| problems.extend(p)).ok();
-        let (Some(rules), Some(sinks), true) = (rules, sinks, problems.is_empty() && loaded.is_good()) else { return Err(loaded.all_problems(problems)) };
+        let (Some(rules), Some(sinks), true) = (rules, sinks, problems.is_empty() && draft.is_good()) else { return Err(draft.all_problems(problems)) };
+        state.ledger.keep(history::renew(state.ledger.history(), config).map_err(|p| vec![p])?);
         state.swap(Arc::new(rules));
         state.ledger.set(sinks);
         state.ledger.export(telemetry::renew(state.ledger.telemetry(), &config.telemetry, state.tls()));
@@ -356,22 +439,8 @@ async fn reload_on_change(reloader: Reloader, mut seen: Stamp) {
             continue;
         }
         seen = now;
-        // Reading files and building rules would stall a worker; requests go on meanwhile.
-        let reloader = reloader.clone();
-        let runtime = tokio::runtime::Handle::current();
-        let result = tokio::task::spawn_blocking(move || {
-            let _guard = runtime.enter();
-            reloader.reload()
-        });
-        match result.await {
-            Ok(Ok(())) => tracing::info!("the configuration was loaded anew"),
-            Ok(Err(problems)) => {
-                for problem in &problems {
-                    tracing::error!(%problem, "the new configuration is not in force");
-                }
-            }
-            Err(error) => tracing::error!(%error, "the configuration could not be loaded"),
-        }
+        // What came of it is in the log.
+        let _ = reloader.reload_aside().await;
     }
 }
 

@@ -10,6 +10,7 @@ use arc_swap::ArcSwapOption;
 use crate::counters::Counters;
 use crate::figures::Figures;
 use crate::jwt::Sources;
+use crate::keyring::Keyring;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::rules::Rules;
@@ -30,6 +31,8 @@ pub struct State {
     pub issuers: Sources,
     /// Where limits are counted.
     pub counters: Counters,
+    /// Keys made at run time.
+    pub keyring: Arc<Keyring>,
     /// Where requests are written down.
     pub ledger: Ledger,
     /// Figures for Prometheus.
@@ -47,7 +50,7 @@ impl State {
     ///
     /// # Errors
     /// When the HTTP client cannot be made.
-    pub fn new(ledger: Ledger, counters: Counters) -> Result<Arc<State>, String> {
+    pub fn new(ledger: Ledger, counters: Counters, keyring: Arc<Keyring>) -> Result<Arc<State>, String> {
         let tls = Arc::new(tls_roots());
         let http = http_client(rustls::ClientConfig::clone(&tls))?;
         Ok(Arc::new(State {
@@ -58,6 +61,7 @@ impl State {
             targets: Mutex::default(),
             issuers: Sources::default(),
             counters,
+            keyring,
             ledger,
             metrics: Metrics::new(),
             draining: AtomicBool::new(false),

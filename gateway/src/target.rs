@@ -56,6 +56,17 @@ pub enum Gate {
     Open(Duration),
 }
 
+/// How a breaker stands, from well to badly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// Requests go there.
+    Closed,
+    /// Its time is over: the next request finds out, or one is about to.
+    HalfOpen,
+    /// Nothing goes there before this time has passed.
+    Open(Duration),
+}
+
 /// How fast an average forgets.
 const DECAY: Duration = Duration::from_secs(10);
 /// What a failure counts for at least in the average of the latency: who fails at once is not fast.
@@ -193,7 +204,20 @@ impl Stats {
         }
     }
 
-    fn close(&self) {
+    /// How the breaker stands, for people.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        match self.open_until.load(Relaxed) {
+            0 => Standing::Closed,
+            until => match until.saturating_sub(self.now()) {
+                0 => Standing::HalfOpen,
+                left => Standing::Open(Duration::from_millis(left)),
+            },
+        }
+    }
+
+    /// Closes the breaker and forgets the failures that led to it.
+    pub fn close(&self) {
         self.open_until.store(0, Relaxed);
         self.failures.store(0, Relaxed);
     }

@@ -17,14 +17,20 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The names of headers that the gateway may send. A new one is added here on purpose, or not at all.
 const ALLOWED: &[&str] = &[
+    "allow",
     "cache-control",
     "connection",
     "content-disposition",
+    "content-encoding",
     "content-length",
+    "content-security-policy",
     "content-type",
+    "cross-origin-opener-policy",
     "date",
+    "location",
     "openai-processing-ms",
     "openai-version",
+    "referrer-policy",
     "request-id",
     "retry-after",
     "retry-after-ms",
@@ -32,6 +38,7 @@ const ALLOWED: &[&str] = &[
     "transfer-encoding",
     "www-authenticate",
     "x-accel-buffering",
+    "x-content-type-options",
     "x-ratelimit-limit-dollars",
     "x-ratelimit-limit-requests",
     "x-ratelimit-limit-tokens",
@@ -72,9 +79,14 @@ impl Client {
 
     /// A connection of its own.
     pub async fn connect(&self) -> Connection {
-        let stream = TcpStream::connect(self.address).await.expect("the gateway listens");
-        stream.set_nodelay(true).expect("a socket takes TCP_NODELAY");
-        self.over(stream)
+        self.try_connect().await.expect("the gateway listens")
+    }
+
+    /// A connection of its own; `None` if nobody listens.
+    pub async fn try_connect(&self) -> Option<Connection> {
+        let stream = TcpStream::connect(self.address).await.ok()?;
+        stream.set_nodelay(true).ok()?;
+        Some(self.over(stream))
     }
 
     /// A connection over a stream that exists already, TLS for one.
@@ -302,7 +314,12 @@ impl Connection {
 
     /// Reads a whole response.
     pub async fn response(&mut self) -> Response {
-        let head = self.head().await;
+        self.try_response().await.expect("a response")
+    }
+
+    /// Reads a whole response; `None` if the connection closes instead.
+    pub async fn try_response(&mut self) -> Option<Response> {
+        let head = self.try_head().await?;
         let mut body = Vec::new();
         let broken = loop {
             match self.piece().await {
@@ -311,7 +328,7 @@ impl Connection {
                 Err(_) => break true,
             }
         };
-        Response { status: head.status, head, body: body.into(), broken }
+        Some(Response { status: head.status, head, body: body.into(), broken })
     }
 
     fn check_secrets(&mut self, bytes: &[u8]) {

@@ -1,19 +1,19 @@
 //! A gateway in this process, on ports of its own, from the YAML of a story. It drains and stops when it is dropped.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use gateway::config::{Config, Problem};
+use gateway::config::{Admin, Config, Problem};
 use gateway::serve::{Gateway, Reloader};
 use gateway::state::State;
 use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::client::{Client, PATIENCE};
+use crate::client::{Client, PATIENCE, Response};
 use crate::mock::{Mock, refused};
 
 /// A gateway that runs.
@@ -36,7 +36,7 @@ pub struct Running {
 
 impl Running {
     /// Starts a gateway. In the YAML `{{mock}}` stands for the mock's URL and `{{dead}}` for one where nobody listens.
-    /// Beside what the story says there is a model `well` that the mock answers, and a ledger in a file.
+    /// Beside what the story says there is a model `well` that the mock answers, a ledger in a file, and a folder for data.
     pub async fn start(yaml: &str, mock: &Mock) -> Self {
         match Self::try_start(yaml, mock).await {
             Ok(running) => running,
@@ -52,7 +52,9 @@ impl Running {
         let folder = Folder::new();
         let (mock, dead) = (mock.url(), format!("http://{}", refused()));
         let own = "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nlog: { audit: [{ kind: file, path: \"{{folder}}/ledger.jsonl\" }] }\nproviders: { well: { kind: openai, base_url: \"{{mock}}/v1\", api_key: sk-well-secret } }\nmodels: { well: well/well }\n";
-        folder.write("00-harness.yaml", &fill(own, &mock, &dead, &folder));
+        // What outlives a gateway outlives no test, unless the story says where it is kept.
+        let data = if yaml.lines().any(|line| line.starts_with("data:")) { "" } else { "data: \"{{folder}}/data\"\n" };
+        folder.write("00-harness.yaml", &fill(&format!("{own}{data}"), &mock, &dead, &folder));
         folder.write("10-story.yaml", &fill(yaml, &mock, &dead, &folder));
         let config = gateway::config::load(&folder.config(), &|_| None)?;
         let gateway = Gateway::bind(&config, Some(folder.config())).await?;
@@ -78,6 +80,20 @@ impl Running {
         Client::new(self.admin, self.secrets.clone())
     }
 
+    /// The token of the admin API that was made at the start.
+    #[must_use]
+    pub fn token(&self) -> String {
+        let text = std::fs::read_to_string(self.folder.0.join("data").join("admin.token")).expect("a token was made");
+        text.trim().to_owned()
+    }
+
+    /// Asks the admin API, with its token.
+    pub async fn admin_ask(&self, method: &str, path: &str, body: Option<&Value>) -> Response {
+        let bearer = format!("Bearer {}", self.token());
+        let body = body.map(ToString::to_string).unwrap_or_default();
+        self.admin_client().send(method, path, &[("authorization", &bearer), ("content-type", "application/json")], body.as_bytes()).await
+    }
+
     /// All secrets of the configuration.
     #[must_use]
     pub fn secrets(&self) -> &[String] {
@@ -89,9 +105,14 @@ impl Running {
         assert_eq!(self.client().chat("well").await.answer(), crate::dialects::HELLO);
     }
 
+    /// Puts another file in the folder of the configuration.
+    pub fn write(&self, name: &str, yaml: &str) {
+        self.folder.write(name, &fill(yaml, &self.mock, &self.dead, &self.folder));
+    }
+
     /// Puts other YAML in the place of the story's. It is not in force until it is loaded.
     pub fn rewrite(&self, yaml: &str) {
-        self.folder.write("10-story.yaml", &fill(yaml, &self.mock, &self.dead, &self.folder));
+        self.write("10-story.yaml", yaml);
     }
 
     /// A folder for the story's own files.
@@ -153,27 +174,33 @@ fn fill(yaml: &str, mock: &str, dead: &str, folder: &Folder) -> String {
 }
 
 fn secrets(config: &Config) -> Vec<String> {
+    let token = std::fs::read_to_string(config.data().join("admin.token")).map(|token| token.trim().to_owned());
+    let configured = Admin::token(config.admin.as_ref()).map(|token| token.expose().to_owned());
     let keys = config.providers.values().filter_map(|p| p.api_key.as_ref()).map(|k| k.expose().to_owned());
     let aws = config.providers.values().filter_map(|p| p.aws.as_ref()?.secret_access_key.as_ref()).map(|k| k.expose().to_owned());
-    keys.chain(aws).filter(|k| !k.is_empty()).collect()
+    keys.chain(aws).chain(token).chain(configured).filter(|k| !k.is_empty()).collect()
 }
 
 /// A folder that goes when it is dropped.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let path = std::env::temp_dir().join(format!("trivium-e2e-{}-{}", std::process::id(), NUMBER.fetch_add(1, Relaxed)));
         std::fs::create_dir_all(path.join("config")).expect("a temporary folder");
         Folder(path)
     }
 
-    fn config(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
         self.0.join("config")
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         std::fs::write(self.config().join(name), text).expect("a temporary file");
     }
 }

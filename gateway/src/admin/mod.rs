@@ -1,78 +1,151 @@
-//! The admin port: health, readiness, metrics, and what the gateway knows of its targets.
+//! The admin port: a page for people, an API behind a token, and health and figures for machines.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+pub mod access;
+mod body;
+mod config;
+mod consumers;
+mod docs;
+mod health;
+mod keys;
+mod limits;
+mod page;
+mod refusal;
+mod targets;
+mod usage;
+
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use axum::extract::State as Shared;
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::extract::{DefaultBodyLimit, Request, State as Shared};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
-use serde_json::{Value, json};
+use axum::{Router, middleware};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tower::ServiceExt as _;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use crate::serve::Reloader;
 use crate::state::State;
 
-/// Serves the admin port until the process ends.
-pub async fn serve(state: Arc<State>, listener: TcpListener) {
-    let app = Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(ready)).route("/metrics", get(metrics)).route("/status", get(status)).with_state(state);
-    if let Err(error) = axum::serve(listener, app).await {
-        tracing::error!(%error, "the admin port has stopped");
+use access::Access;
+use refusal::Refusal;
+
+/// Largest body that is read: all of them are a few words.
+const LARGEST: usize = 64 << 10;
+/// Most connections at once.
+const CONNECTIONS: usize = 256;
+/// How long the head of a request may take, and how long its body.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long answers under way may take at the end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What the admin port works on.
+pub struct Context {
+    /// The process.
+    pub state: Arc<State>,
+    /// Who may use the API.
+    pub access: Access,
+    /// Loads the configuration anew, where it came from a file.
+    pub reloader: Option<Reloader>,
+}
+
+impl Context {
+    /// The rules in force.
+    fn rules(&self) -> Result<Arc<crate::rules::Rules>, Refusal> {
+        self.state.rules().ok_or_else(|| Refusal::unavailable("no_rules", "the gateway is starting"))
+    }
+
+    /// Seconds since 1970.
+    fn now(&self) -> u64 {
+        self.state.now().as_secs()
     }
 }
 
-async fn ready(Shared(state): Shared<Arc<State>>) -> (StatusCode, &'static str) {
-    match state.rules() {
-        _ if state.is_draining() => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-        None => (StatusCode::SERVICE_UNAVAILABLE, "no rules\n"),
-        Some(_) => (StatusCode::OK, "ready\n"),
-    }
-}
-
-async fn metrics(Shared(state): Shared<Arc<State>>) -> impl IntoResponse {
-    let mut text = state.metrics.text();
-    // Figures that are read, not counted; before the end marker that the encoder writes.
-    let end = text.rfind("# EOF").unwrap_or(text.len());
-    let mut more = format!(
-        "# TYPE trivium_in_flight gauge\ntrivium_in_flight {}\n# TYPE trivium_ledger_dropped counter\ntrivium_ledger_dropped_total {}\n# TYPE trivium_telemetry_lost_spans counter\ntrivium_telemetry_lost_spans_total {}\n# TYPE trivium_target_open gauge\n",
-        state.serving.load(Relaxed),
-        state.ledger.dropped(),
-        state.ledger.telemetry().map_or(0, |t| t.lost())
-    );
-    for (name, figures) in state.all_stats() {
-        let name = name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', " ");
-        more.push_str(&format!("trivium_target_open{{target=\"{name}\"}} {}\n", u8::from(figures.looks_open().is_some())));
-    }
-    text.insert_str(end, &more);
-    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
-}
-
-/// What is known of every target.
-async fn status(Shared(state): Shared<Arc<State>>) -> Json<Value> {
-    let targets: Vec<Value> = state
-        .all_stats()
-        .into_iter()
-        .map(|(name, f)| {
-            let mut target = standing(f.in_flight(), f.latency(), f.tokens(), f.looks_open());
-            target["target"] = json!(name);
-            // Those that a `*` has stood for lately: as many as have figures of their own.
-            let models = f.models();
-            if !models.is_empty() {
-                let each = models.iter().map(|(model, s)| (model.to_string(), standing(s.in_flight(), s.latency(), s.tokens(), s.looks_open())));
-                target["models"] = Value::Object(each.collect());
+/// Serves the admin port until `stop` is done.
+pub async fn serve(context: Arc<Context>, listener: TcpListener, stop: impl Future<Output = ()>) {
+    let app = app(context);
+    let graceful = GracefulShutdown::new();
+    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            accepted = async { (permits.clone().acquire_owned().await, listener.accept().await) } => accepted,
+            () = &mut stop => break,
+        };
+        let (Ok(permit), Ok((stream, _))) = accepted else {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        let app = app.clone();
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+        builder.http2().timer(TokioTimer::new());
+        let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| app.clone().oneshot(request.map(axum::body::Body::new)));
+        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(error, "a connection to the admin port ended with an error");
             }
-            target
-        })
-        .collect();
-    Json(json!({ "version": env!("CARGO_PKG_VERSION"), "draining": state.is_draining(), "in_flight": state.serving.load(Relaxed), "ledger_dropped": state.ledger.dropped(), "targets": targets }))
+            drop(permit);
+        });
+    }
+    drop(listener);
+    let _ = tokio::time::timeout(LAST_WORDS, graceful.shutdown()).await;
 }
 
-fn standing(in_flight: u32, latency: Option<Duration>, tokens: u64, open: Option<Duration>) -> Value {
-    json!({
-        "in_flight": in_flight,
-        "latency_ms": latency.map(|l| l.as_micros() as f64 / 1000.0),
-        "tokens": tokens,
-        "open_for_ms": open.map(|d| d.as_millis() as u64),
-    })
+/// Everything that is at the admin port.
+fn app(context: Arc<Context>) -> Router {
+    Router::new()
+        .route("/", get(page::serve))
+        .route("/docs", get(docs::front))
+        .route("/docs/", get(docs::page))
+        .route("/docs/{file}", get(docs::part))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .route("/status", get(health::status))
+        .fallback(rest)
+        .method_not_allowed_fallback(refusal::wrong_method)
+        .layer(DefaultBodyLimit::max(LARGEST))
+        .layer(middleware::from_fn_with_state(context.clone(), access::check))
+        .with_state(context)
+}
+
+/// The API, and what is nowhere. The API's router, which is made together with its description, is made when the first asks: a
+/// gateway that nobody administers carries neither.
+async fn rest(Shared(context): Shared<Arc<Context>>, request: Request) -> Response {
+    static API: OnceLock<Router<Arc<Context>>> = OnceLock::new();
+    if !access::is_guarded(request.uri().path()) {
+        return refusal::nothing_there(request.uri().clone()).await.into_response();
+    }
+    let api = API.get_or_init(|| Router::from(api()).fallback(refusal::nothing_there).method_not_allowed_fallback(refusal::wrong_method));
+    let Ok(response) = api.clone().with_state(context).oneshot(request).await;
+    response
+}
+
+/// The API, with its description: one file for each subject.
+fn api() -> OpenApiRouter<Arc<Context>> {
+    OpenApiRouter::with_openapi(docs::head())
+        .routes(routes!(consumers::list))
+        .routes(routes!(consumers::one))
+        .routes(routes!(keys::list, keys::make))
+        .routes(routes!(keys::all))
+        .routes(routes!(keys::revoke))
+        .routes(routes!(keys::rotate))
+        .routes(routes!(limits::list))
+        .routes(routes!(limits::reset))
+        .routes(routes!(limits::top_up))
+        .routes(routes!(targets::list))
+        .routes(routes!(targets::close))
+        .routes(routes!(usage::list))
+        .routes(routes!(config::shown))
+        .routes(routes!(config::reload))
+        .routes(routes!(docs::openapi))
 }

@@ -44,7 +44,7 @@ const LATER: &[&str] = &["semantic", "knowledge", "guards", "mcp", "a2a"];
 const LATER_IN_MODELS: &[&str] = &["guards", "cache", "knowledge", "otherwise", "threshold"];
 
 /// A configuration as far as it can be read, with all that is wrong with it so far.
-pub struct Loaded {
+pub struct Draft {
     /// What can be read. Where something is wrong with it, it is good for finding more, and for nothing else.
     pub config: Config,
     problems: Vec<Problem>,
@@ -53,11 +53,11 @@ pub struct Loaded {
     dropped: Vec<String>,
 }
 
-impl Loaded {
+impl Draft {
     /// A configuration that comes from no file.
     #[must_use]
     pub fn made(config: Config) -> Self {
-        Loaded { config, problems: Vec::new(), places: Places::default(), dropped: Vec::new() }
+        Draft { config, problems: Vec::new(), places: Places::default(), dropped: Vec::new() }
     }
 
     /// Whether nothing is wrong with it so far.
@@ -107,7 +107,7 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config,
 
 /// As [`load`], and goes on where it can: what is dangling is found beside what cannot be read.
 #[must_use]
-pub fn read(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Loaded {
+pub fn read(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Draft {
     let mut tree = Tree { root: Map::new(), places: Places::default(), problems: Vec::new() };
     let fail = |path: &Path, e: &dyn fmt::Display| Problem::new("", format!("cannot read {}: {e}", path.display()));
     let mut files = vec![path.to_owned()];
@@ -146,8 +146,8 @@ pub fn from_text(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Con
     good(finish(yaml::parse(text, None).map_err(|p| vec![p])?, env))
 }
 
-fn good(loaded: Loaded) -> Result<Config, Vec<Problem>> {
-    if loaded.is_good() { Ok(loaded.config) } else { Err(loaded.all_problems(Vec::new())) }
+fn good(draft: Draft) -> Result<Config, Vec<Problem>> {
+    if draft.is_good() { Ok(draft.config) } else { Err(draft.all_problems(Vec::new())) }
 }
 
 /// The JSON Schema of the configuration, for editors.
@@ -172,31 +172,32 @@ fn merge(into: &mut Map<String, Value>, part: Map<String, Value>, path: &str, pr
     }
 }
 
-fn finish(tree: Tree, env: &dyn Fn(&str) -> Option<String>) -> Loaded {
-    let mut loaded = Loaded { config: Config::default(), problems: tree.problems, places: tree.places, dropped: Vec::new() };
+fn finish(tree: Tree, env: &dyn Fn(&str) -> Option<String>) -> Draft {
+    let mut draft = Draft { config: Config::default(), problems: tree.problems, places: tree.places, dropped: Vec::new() };
     let mut root = tree.root;
     let mut found = Vec::new();
     refuse_later_parts(&mut root, &mut found);
     for (key, value) in &mut root {
         fill(value, key, env, &mut found);
     }
-    loaded.add(found);
+    draft.add(found);
+    let tree = super::Loaded::new(root.clone());
     let misfits = shape::hold(&mut root, &schema());
-    loaded.problems.extend(misfits.problems);
-    loaded.dropped = misfits.dropped;
+    draft.problems.extend(misfits.problems);
+    draft.dropped = misfits.dropped;
     let mut root = Value::Object(root);
     // Each turn finds one value whose inside cannot be read, and takes it out.
     loop {
         match serde_path_to_error::deserialize::<_, Config>(root.clone()) {
             Ok(config) => {
-                loaded.config = config;
-                return loaded;
+                draft.config = Config { loaded: tree, ..config };
+                return draft;
             }
             Err(e) => {
                 let (path, problem) = unread(&e);
-                loaded.add(vec![problem]);
-                if !take_out(&mut root, &path, &mut loaded.dropped) {
-                    return loaded;
+                draft.add(vec![problem]);
+                if !take_out(&mut root, &path, &mut draft.dropped) {
+                    return draft;
                 }
             }
         }
@@ -374,7 +375,7 @@ mod tests {
             "line 13, column 31: log.audit[1]: `url` is missing",
             "line 13, column 48: log.level: `loud` is not one of error, warn, info, debug, trace",
             "line 14, column 1: consumers: must be a map, with a name for each, and is a list; write `name: …` instead of `- …`",
-            "line 15, column 1: admin: must be an address and a port, such as 127.0.0.1:8081, or `off`",
+            "line 15, column 1: admin: must be an address and a port such as 127.0.0.1:8080 or 0.0.0.0:8080, or `off`",
             "line 16, column 17: prompts.p.v: must be text or a map with template, weight, and is a number",
         ];
         let text = found.join("\n");
@@ -390,13 +391,13 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("1.yaml"), "providers: { a: { kind: echo, colour: red }, b: { knd: openai } }\nmodels: { m: a/x }\n").unwrap();
         std::fs::write(folder.join("2.yaml"), "models:\n  m: a/y\n  n: { targets: [b/y, gone/z], timeout: { total: soon } }\nguards: {}\n").unwrap();
-        let loaded = read(&folder, &|_| None);
-        assert!(!loaded.is_good());
-        let names: Vec<&String> = loaded.config.providers.keys().collect();
+        let draft = read(&folder, &|_| None);
+        assert!(!draft.is_good());
+        let names: Vec<&String> = draft.config.providers.keys().collect();
         assert_eq!(names, ["a", "b"], "a name that stands for something unreadable still is one");
         let dangling = Problem::new("models.n.targets[1].model", "no provider \"gone\"");
         let follows = [Problem::new("providers.b", "needs a key"), Problem::new("models.n.timeout", "makes no sense")];
-        let said: Vec<String> = loaded.all_problems([vec![dangling], follows.into()].concat()).iter().map(ToString::to_string).collect();
+        let said: Vec<String> = draft.all_problems([vec![dangling], follows.into()].concat()).iter().map(ToString::to_string).collect();
         let place = |file: &str, rest: &str| format!("{}:{rest}", folder.join(file).display());
         let expected = [
             place("1.yaml", "1:31: providers.a.colour: unknown field"),
@@ -419,7 +420,7 @@ mod tests {
             from_text("providers:\n  a: { kind: openai, api_key: \"x-${KEY}-${NO:-d}\" }\nadmin: off\nmodels: { m: { target: a/b, cache: off } }\n", &|name| (name == "KEY").then(|| "k".to_owned()))
                 .unwrap();
         assert_eq!(config.providers["a"].api_key.as_ref().unwrap().expose(), "x-k-d");
-        assert_eq!(config.admin, Some(super::super::Address::Off(super::super::Off::Off)));
+        assert_eq!(config.admin, Some(super::super::Admin::Short(super::super::Address::Off(super::super::Off::Off))));
         assert!(!format!("{config:?}").contains("x-k-d"));
         assert!(problems("a: \"${KEY\"")[0].contains("without its"));
         assert!(problems("listen: 1\nlisten: 2\n").iter().any(|p| p.contains("is written twice")));

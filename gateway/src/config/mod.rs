@@ -1,6 +1,7 @@
 //! The configuration as written by the user: the serde tree, how it is loaded, and all that is wrong with it at once.
 //! A field's doc line is the user's manual: the reference and the schema are generated from it.
 
+mod admin;
 mod consumers;
 mod identity;
 mod load;
@@ -8,7 +9,9 @@ mod models;
 mod prompts;
 mod reference;
 mod shape;
+mod shown;
 mod units;
+mod usage;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -18,13 +21,16 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use admin::{Admin, AdminConfig};
 pub use consumers::{Consumer, Consumers, Each, Group, Groups, Key, KeyEntry, Limit, Redis, UnknownPrice, WhenDown, WindowKind};
 pub use identity::{Auth, ClientAuth, Jwt, OneOrMany, Tls};
-pub use load::{Loaded, Problem, from_text, load, read, schema};
+pub use load::{Draft, Problem, from_text, load, read, schema};
 pub use models::{Balance, Breaker, ModelConfig, ModelEntry, ModelKind, OnDisconnect, Retry, Sticky, TargetConfig, TargetEntry, Timeout};
 pub use prompts::{PromptBody, PromptMessage, PromptUse, PromptVersion, Role};
 pub use reference::reference;
+pub use shown::Loaded;
 pub use units::{Count, Size, Span};
+pub use usage::{Usage, UsageConfig};
 pub use yaml::Place;
 
 use crate::credential::CredentialConfig;
@@ -37,8 +43,8 @@ pub struct Config {
     #[serde(deserialize_with = "units::address")]
     #[schemars(with = "Option<units::Socket>")]
     pub listen: Option<SocketAddr>,
-    /// Where the admin port listens: `/metrics`, `/healthz`, `/readyz`, `/status`. It has no keys, so it must be on loopback. Default `127.0.0.1:8081`; `off` for none.
-    pub admin: Option<Address>,
+    /// The admin port: the page at `/`, the API under `/admin/`, `/metrics`, `/healthz`, `/readyz`, `/status`. Default `127.0.0.1:8081`; `off` for none; `{ listen, token }` with a token of your own.
+    pub admin: Option<Admin>,
     /// TLS for the client listener, and which certificates of clients are believed.
     pub tls: Option<Tls>,
     /// Accounts at providers, by name.
@@ -56,28 +62,56 @@ pub struct Config {
     pub consumers: Consumers,
     /// Groups by name.
     pub groups: Groups,
-    /// Redis, where limits are counted over all replicas. Without it each process counts for itself.
+    /// Redis, where limits are counted and keys made at run time are kept for all replicas. Without it each process does so for itself.
     pub redis: Option<Redis>,
-    /// The folder where the gateway keeps what must outlive it: what has been spent. Default `./data`.
+    /// The folder where the gateway keeps what must outlive it: what has been spent, the history of usage, keys made at run time, the admin port's token. Default `./data`.
     pub data: Option<PathBuf>,
     /// Who may come in.
     pub auth: Auth,
     /// What is written down.
     pub log: Log,
+    /// The history of usage: what was used and spent per day, consumer, group, model and provider. Kept under `data`, or in Redis if there is one, for `keep`. Default: kept if there are consumers or groups; `off` for none.
+    pub usage: Option<UsageConfig>,
     /// OpenTelemetry.
     pub telemetry: Telemetry,
     /// Bounds on what clients may send.
     pub limits: Limits,
     /// How long running requests may take to finish after SIGTERM. Default `30s`.
     pub drain: Option<Span>,
+    /// As it was loaded, for who wants to see it.
+    #[serde(skip)]
+    pub loaded: Loaded,
+}
+
+impl Config {
+    /// Listens here, whatever the file says.
+    pub fn listen_at(&mut self, at: SocketAddr) {
+        self.listen = Some(at);
+        self.loaded.set(&["listen"], at);
+    }
+
+    /// Puts the admin port here, whatever the file says.
+    pub fn admin_at(&mut self, to: Address) {
+        match to {
+            Address::At(at) => self.loaded.set(&["admin", "listen"], at),
+            Address::Off(_) => self.loaded.set(&["admin"], "off"),
+        }
+        self.admin = Some(Admin::moved(self.admin.take(), to));
+    }
+
+    /// The folder where the gateway keeps what must outlive it.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.data.clone().unwrap_or_else(|| PathBuf::from("./data"))
+    }
 }
 
 /// A socket address, or `off`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "must be an address and a port, such as 127.0.0.1:8081, or `off`")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(untagged)]
 pub enum Address {
     /// Host and port.
-    At(SocketAddr),
+    At(#[schemars(with = "units::Socket")] SocketAddr),
     /// The word `off`.
     Off(Off),
 }
@@ -116,7 +150,7 @@ pub struct ProviderConfig {
     pub region: Option<String>,
     /// Headers added to every request to this provider.
     #[serde(default)]
-    pub headers: BTreeMap<String, String>,
+    pub headers: BTreeMap<String, crate::secret::Secret>,
     /// The HTTP proxy on the way to this provider, such as `http://proxy.example.com:3128`, with `user:password@` before the host if it wants to know; `off` for none. Default what the environment says: `https_proxy`, `http_proxy`, `all_proxy`, `no_proxy`, or the same in capitals.
     pub proxy: Option<ProxyUse>,
 }

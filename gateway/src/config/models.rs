@@ -19,7 +19,7 @@ enum ModelForm {
 
 impl<'de> Deserialize<'de> for ModelEntry {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        units::short_or_long(d, |target| ModelConfig { target: Some(target), ..ModelConfig::default() }).map(ModelEntry)
+        units::short_or_long(d, |target| Ok(ModelEntry(ModelConfig { target: Some(target.to_owned()), ..ModelConfig::default() })), ModelEntry)
     }
 }
 

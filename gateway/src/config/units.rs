@@ -7,6 +7,8 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
+use super::{Address, Off};
+
 /// A duration: a number and `ms`, `s`, `m`, `h` or `d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);
@@ -82,6 +84,14 @@ pub(super) fn address<'de, D: Deserializer<'de>>(d: D) -> Result<Option<SocketAd
     text.map(|t| t.parse().map_err(|_| de::Error::custom(format!("must be {SOCKET}")))).transpose()
 }
 
+/// Reads where to listen, or `off`.
+pub(super) fn address_or_off(text: &str) -> Result<Address, String> {
+    match text {
+        "off" => Ok(Address::Off(Off::Off)),
+        at => at.parse().map(Address::At).map_err(|_| format!("must be {SOCKET}, or `off`")),
+    }
+}
+
 /// Reads a list of causes as words.
 pub(super) fn causes<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
     let causes = Vec::<Cause>::deserialize(d)?;
@@ -94,27 +104,31 @@ pub(super) fn causes<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::
         .collect())
 }
 
-/// Reads the long form of something, or its short one, a word. Unlike serde's own way, a problem inside keeps its path.
-pub(super) fn short_or_long<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D, short: fn(String) -> T) -> Result<T, D::Error> {
-    struct Forms<T>(fn(String) -> T);
+/// Reads the short form of something, a word, or its long one, a map. Unlike with serde's own way, what is wrong inside keeps its
+/// path, and its words.
+pub(super) fn short_or_long<'de, D: Deserializer<'de>, T, L: Deserialize<'de>>(d: D, short: fn(&str) -> Result<T, String>, long: fn(L) -> T) -> Result<T, D::Error> {
+    struct Forms<T, L> {
+        short: fn(&str) -> Result<T, String>,
+        long: fn(L) -> T,
+    }
 
-    impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Forms<T> {
+    impl<'de, T, L: Deserialize<'de>> de::Visitor<'de> for Forms<T, L> {
         type Value = T;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("text or a map")
         }
 
-        fn visit_str<E>(self, text: &str) -> Result<T, E> {
-            Ok((self.0)(text.to_owned()))
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+            (self.short)(text).map_err(E::custom)
         }
 
         fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
-            T::deserialize(de::value::MapAccessDeserializer::new(map))
+            L::deserialize(de::value::MapAccessDeserializer::new(map)).map(self.long)
         }
     }
 
-    d.deserialize_any(Forms(short))
+    d.deserialize_any(Forms { short, long })
 }
 
 macro_rules! unit {

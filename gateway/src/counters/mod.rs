@@ -11,10 +11,11 @@ mod link;
 pub mod memory;
 pub mod redis;
 mod settling;
+pub mod shelf;
 mod window;
 
 #[cfg(test)]
-mod suite;
+pub(crate) mod suite;
 
 use std::fmt;
 use std::sync::Arc;

@@ -36,7 +36,8 @@ impl Rules {
         }
         let (prompts, prompt_problems) = Prompts::build(&config.prompts);
         builder.problems.extend(prompt_problems);
-        let (principals, principal_problems) = Principals::build(config, crate::serve::is_open(config));
+        let (mut principals, principal_problems) = Principals::build(config, crate::serve::is_open(config));
+        principals.made = state.keyring.clone();
         builder.problems.extend(principal_problems);
         let (tokens, token_problems) = Tokens::build(&config.auth, state);
         builder.problems.extend(token_problems);
@@ -70,6 +71,7 @@ impl Rules {
             read: config.limits.read.map_or(Duration::from_secs(30), |s| s.0),
         };
         Ok(Rules {
+            config: config.clone(),
             models,
             wildcards,
             providers,
@@ -134,7 +136,7 @@ impl Builder<'_> {
         };
         let mut headers = Vec::new();
         let own = dialect.headers();
-        for (key, value) in own.iter().map(|(k, v)| (*k, v)).chain(config.headers.iter().map(|(k, v)| (k.as_str(), v))) {
+        for (key, value) in own.iter().map(|(k, v)| (*k, v.as_str())).chain(config.headers.iter().map(|(k, v)| (k.as_str(), v.expose()))) {
             match (HeaderName::try_from(key), HeaderValue::try_from(value)) {
                 (Ok(key), Ok(value)) => {
                     headers.retain(|(k, _)| *k != key);
@@ -309,6 +311,6 @@ fn auth(config: &ProviderConfig, dialect: &dyn Provider) -> Auth {
 /// All that a provider may know of us and repeat: the key, and headers that look as if they held one.
 fn shown(config: &ProviderConfig) -> Shown {
     let telling = |name: &str| ["auth", "key", "token", "secret", "cookie"].iter().any(|part| name.to_ascii_lowercase().contains(part));
-    let headers = config.headers.iter().filter(|(name, _)| telling(name)).map(|(_, value)| Secret::new(value.strip_prefix("Bearer ").unwrap_or(value)));
+    let headers = config.headers.iter().filter(|(name, _)| telling(name)).map(|(_, value)| Secret::new(value.expose().strip_prefix("Bearer ").unwrap_or(value.expose())));
     Shown::new(config.api_key.iter().cloned().chain(headers))
 }

@@ -14,7 +14,7 @@ use providers::Provider;
 use providers::prices::{Model, Prices};
 
 use crate::background::Background;
-use crate::config::{Balance, ModelKind, Sticky, UnknownPrice};
+use crate::config::{Balance, Config, ModelKind, Sticky, UnknownPrice};
 use crate::credential::Credential;
 use crate::figures::Figures;
 use crate::jwt::Tokens;
@@ -26,6 +26,8 @@ use crate::upstream::{Client, Proxy};
 
 /// Everything that a request is judged by.
 pub struct Rules {
+    /// What they were compiled from.
+    pub config: Config,
     /// Models by their exact name.
     pub models: HashMap<String, Arc<ModelRule>, foldhash::fast::RandomState>,
     /// Models whose name has a `*`, longest fixed part first.

@@ -242,13 +242,13 @@ impl EventWriter {
         });
     }
 
-    /// Log probabilities come behind their text: they get a delta of their own, whose text is empty.
+    /// Log probabilities come behind their text: they get a delta of their own, whose text is empty. Those of calls, which some
+    /// hosts give too, have no place here.
     fn logprobs(&mut self, raw: &str, out: &mut Vec<u8>) {
         let tokens = logprobs(raw);
-        if tokens.is_empty() {
+        if tokens.is_empty() || !matches!(self.current(), Some(Body::Message(parts)) if matches!(parts.last(), Some(Part::Text { .. }))) {
             return;
         }
-        self.part(Part::text(""), out);
         self.text_delta("", &tokens, out);
         if let Some(Body::Message(parts)) = self.current()
             && let Some(Part::Text { logprobs, .. }) = parts.last_mut()

@@ -2,17 +2,25 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod admin;
+mod admin_limits;
 mod admission;
 mod bad_input;
+mod bills;
 mod certificates;
+mod chaos;
+mod crashes;
 mod dialects;
 mod doors;
 mod explain;
+mod history;
 mod issuer;
 mod ledger;
+mod outages;
 mod passes;
 mod prompts;
 mod purses;
+mod replicas;
 mod routing;
 mod running;
 mod strangers;

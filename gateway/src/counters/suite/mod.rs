@@ -3,7 +3,8 @@
 mod journal;
 mod memory;
 mod redis;
-pub(super) mod server;
+#[allow(unreachable_pub, reason = "the end-to-end tests share the file, and reach it")]
+pub(crate) mod server;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
@@ -48,6 +49,16 @@ async fn settled(counters: &Counters) {
         }
         panic!("Redis was not told everything in 30 s");
     }
+}
+
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    for _ in 0..1500 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("not within 30 s: {what}");
 }
 
 /// The whole suite, over these counters of the same purses.

@@ -7,7 +7,7 @@ use super::super::clock::Manual;
 use super::super::redis::Settings;
 use super::super::{Calendar, Claim, Counters, Purse, Redis, Refused, WhenDown, Window, Zone};
 use super::server::Server;
-use super::{all, caps_hold, lease, purse, reserve, settled, sliding, stands};
+use super::{all, caps_hold, lease, purse, reserve, settled, sliding, stands, until};
 
 /// The machine that runs the tests may be slow, so Redis may take its time unless the test is about that.
 fn settings(server: &Server) -> Settings {
@@ -21,16 +21,6 @@ async fn connect(settings: &Settings) -> Arc<Counters> {
 
 fn is_up(counters: &Counters) -> bool {
     matches!(counters, Counters::Redis(redis) if redis.is_up())
-}
-
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    for _ in 0..1500 {
-        if holds().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("not within 30 s: {what}");
 }
 
 async fn spend(counters: &Counters, purse: &Arc<Purse>, amount: u64) -> bool {
@@ -165,6 +155,58 @@ async fn a_redis_that_lost_its_data_still_hears_of_calls_under_way() {
     })
     .await;
     counters.settle(held, &[12]);
+    assert_eq!(stands(&counters, &purse).await, (12, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_lost_its_data_is_told_what_was_used() {
+    let mut server = Server::forgetful();
+    let two = [connect(&settings(&server)).await, connect(&settings(&server)).await];
+    let (hour, month) = (sliding("told/hour", 200), purse("told/month", 200, Window::Fixed(Calendar::Month, Zone::UTC)));
+    let claims = [(&hour, 10), (&month, 10)];
+    let mut total = 0;
+    // Emptied while everybody is connected, gone and back empty, and emptied by somebody again.
+    for loss in ["FLUSHALL", "", "FLUSHALL"] {
+        // When they reserve neither knows what the other uses; the last to settle knows all.
+        let (a, b) = (lease(&two[0], &claims).await, lease(&two[1], &claims).await);
+        two[0].settle(a, &[7, 7]);
+        settled(&two[0]).await;
+        two[1].settle(b, &[5, 5]);
+        settled(&two[1]).await;
+        let (held, other) = (lease(&two[0], &claims).await, lease(&two[1], &claims).await);
+        if loss.is_empty() {
+            server.stop();
+            server.again();
+        } else {
+            assert!(server.say(loss).starts_with("+OK"));
+        }
+        // These come to the new data as new amounts, and are not told a second time with what was known.
+        two[0].settle(held, &[3, 3]);
+        two[1].settle(other, &[4, 4]);
+        total += 7 + 5 + 3 + 4;
+        for (i, purse) in [&hour, &month, &hour, &month].into_iter().enumerate() {
+            until("all is told again", async || is_up(&two[i / 2]) && stands(&two[i / 2], purse).await == (total, 0)).await;
+        }
+    }
+    assert!(reserve(&two[0], &[(&hour, 200 - total + 1)]).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_cannot_write_is_away_and_loses_nothing() {
+    let server = Server::forgetful();
+    let counters = connect(&settings(&server)).await;
+    let purse = sliding("full", 100);
+    let held = lease(&counters, &[(&purse, 30)]).await;
+    // Its folder is gone, so that it cannot save, and then it takes no writes: as with a full disk.
+    let folder = server.say("CONFIG GET dir").lines().rfind(|line| line.starts_with('/')).unwrap().to_owned();
+    std::fs::remove_dir_all(folder).unwrap();
+    server.say("CONFIG SET save \"3600 1\"");
+    server.say("BGSAVE");
+    until("saving has failed", async || server.say("INFO persistence").contains("rdb_last_bgsave_status:err")).await;
+    assert!(server.say("SET a b").starts_with("-MISCONF"));
+    counters.settle(held, &[12]);
+    until("that is noticed", async || !is_up(&counters)).await;
+    server.say("CONFIG SET stop-writes-on-bgsave-error no");
     assert_eq!(stands(&counters, &purse).await, (12, 0));
 }
 

@@ -1,4 +1,4 @@
-//! A Redis server and folders of a test's own.
+//! A Redis server and folders of a test's own. The end-to-end tests include this file too.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -9,17 +9,17 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 /// A folder that is gone after the test.
-pub(in super::super) struct Folder(PathBuf);
+pub struct Folder(PathBuf);
 
 impl Folder {
-    pub(in super::super) fn new() -> Self {
+    pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let path = std::env::temp_dir().join(format!("trivium-counters-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed)));
         fs::create_dir_all(&path).unwrap();
         Self(path)
     }
 
-    pub(in super::super) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.0
     }
 }
@@ -31,7 +31,7 @@ impl Drop for Folder {
 }
 
 /// A Redis on a loopback port.
-pub(in super::super) struct Server {
+pub struct Server {
     child: Child,
     port: u16,
     options: Vec<&'static str>,
@@ -40,17 +40,17 @@ pub(in super::super) struct Server {
 
 impl Server {
     /// One that forgets everything when it stops.
-    pub(in super::super) fn forgetful() -> Self {
+    pub fn forgetful() -> Self {
         Self::start(&["--appendonly", "no"])
     }
 
     /// One that keeps everything when it stops.
-    pub(in super::super) fn durable() -> Self {
+    pub fn durable() -> Self {
         Self::start(&["--appendonly", "yes", "--appendfsync", "always"])
     }
 
     /// A cluster of one.
-    pub(in super::super) fn cluster() -> Self {
+    pub fn cluster() -> Self {
         let server = Self::start(&["--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1"]);
         assert!(server.say("CLUSTER ADDSLOTSRANGE 0 16383").starts_with("+OK"));
         while !server.say("CLUSTER INFO").contains("cluster_state:ok") {
@@ -71,22 +71,22 @@ impl Server {
         panic!("redis-server does not start");
     }
 
-    pub(in super::super) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    pub(in super::super) fn cluster_url(&self) -> String {
+    pub fn cluster_url(&self) -> String {
         format!("redis-cluster://127.0.0.1:{}", self.port)
     }
 
     /// The server dies at once.
-    pub(in super::super) fn stop(&mut self) {
+    pub fn stop(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// It comes back on the same port.
-    pub(in super::super) fn again(&mut self) {
+    pub fn again(&mut self) {
         for _ in 0..50 {
             if let Some(child) = spawn(self.port, &self.options, &self.folder) {
                 self.child = child;
@@ -98,12 +98,12 @@ impl Server {
     }
 
     /// The server stands still, with its connections open.
-    pub(in super::super) fn freeze(&self) {
+    pub fn freeze(&self) {
         self.signal("-STOP");
     }
 
     /// It goes on.
-    pub(in super::super) fn thaw(&self) {
+    pub fn thaw(&self) {
         self.signal("-CONT");
     }
 
@@ -112,7 +112,7 @@ impl Server {
     }
 
     /// What it answers to a command.
-    pub(in super::super) fn say(&self, command: &str) -> String {
+    pub fn say(&self, command: &str) -> String {
         say(self.port, command).unwrap()
     }
 }

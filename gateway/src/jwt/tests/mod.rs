@@ -173,7 +173,7 @@ fn http() -> reqwest::Client {
 fn state() -> Arc<State> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let ledger = crate::ledger::Ledger::start().unwrap();
-    State::new(ledger, crate::counters::Counters::Memory(crate::counters::Memory::volatile())).unwrap()
+    State::new(ledger, crate::counters::Counters::Memory(crate::counters::Memory::volatile()), Arc::default()).unwrap()
 }
 
 fn config(text: &str) -> Config {

@@ -3,10 +3,12 @@
 use std::{net::SocketAddr, path::Path};
 
 /// The gateway: one passthrough model over two targets, one translated model.
-pub(super) fn gateway(listen: SocketAddr, admin: SocketAddr, mock: SocketAddr) -> String {
+pub(super) fn gateway(listen: SocketAddr, admin: SocketAddr, mock: SocketAddr, data: &Path) -> String {
+    let data = data.display();
     format!(
         r#"listen: {listen}
 admin: {admin}
+data: "{data}"
 providers:
   mock: {{ kind: openai, base_url: "http://{mock}/v1", api_key: "sk-mock" }}
   mock_a: {{ kind: anthropic, base_url: "http://{mock}/v1", api_key: "sk-mock" }}

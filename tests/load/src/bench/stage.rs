@@ -47,7 +47,7 @@ impl Stage {
         let [mock_port, gateway, admin, nginx] = free_ports()?;
         let ports = Ports { mock: mock_port, gateway, admin, nginx };
         let root = fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0);
-        directory.write("gateway.yaml", &configs::gateway(ports.gateway, ports.admin, ports.mock))?;
+        directory.write("gateway.yaml", &configs::gateway(ports.gateway, ports.admin, ports.mock, &directory.0.join("data")))?;
         for (name, listen) in [("nginx", ports.nginx), ("stand-in", ports.gateway)] {
             let prefix = directory.0.join(name);
             fs::create_dir(&prefix).map_err(|error| format!("{}: {error}", prefix.display()))?;
