@@ -182,21 +182,7 @@ impl Builder<'_> {
         }
         let timeout = config.timeout.clone().unwrap_or_default();
         let client = self.state.client(timeout.connect.map_or(Duration::from_secs(5), |s| s.0));
-        let mut targets = Vec::new();
-        match (&config.target, config.targets.as_slice()) {
-            (Some(target), []) => targets.extend(self.target(&format!("{path}.target"), name, target, 1, 0, all, &client)),
-            (None, []) => self.problem(&path, "needs `target` or `targets`"),
-            (Some(_), _) => self.problem(&path, "has both `target` and `targets`; one of them is enough"),
-            (None, several) => {
-                for (i, entry) in several.iter().enumerate() {
-                    let t = &entry.0;
-                    targets.extend(self.target(&format!("{path}.targets[{i}].model"), name, &t.model, t.weight, t.priority, all, &client));
-                }
-                if !several.is_empty() && several.iter().all(|t| t.0.weight == 0) {
-                    self.problem(format!("{path}.targets"), "all weights are 0: nothing could ever be chosen");
-                }
-            }
-        }
+        let targets = self.targets(&path, name, config, all, &client);
         let fallback: Vec<TargetRule> = config.fallback.iter().enumerate().filter_map(|(i, t)| self.target(&format!("{path}.fallback[{i}]"), name, t, 1, 0, all, &client)).collect();
         let hash_on = match config.hash_on.as_deref() {
             None | Some("user") => None,
@@ -240,6 +226,25 @@ impl Builder<'_> {
             prompt,
             turn: AtomicUsize::new(0),
         })
+    }
+
+    fn targets(&mut self, path: &str, name: &str, config: &ModelConfig, all: &Config, client: &Client) -> Vec<TargetRule> {
+        let mut targets = Vec::new();
+        match (&config.target, config.targets.as_slice()) {
+            (Some(target), []) => targets.extend(self.target(&format!("{path}.target"), name, target, 1, 0, all, client)),
+            (None, []) => self.problem(path, "needs `target` or `targets`"),
+            (Some(_), _) => self.problem(path, "has both `target` and `targets`; one of them is enough"),
+            (None, several) => {
+                for (i, entry) in several.iter().enumerate() {
+                    let t = &entry.0;
+                    targets.extend(self.target(&format!("{path}.targets[{i}].model"), name, &t.model, t.weight, t.priority, all, client));
+                }
+                if !several.is_empty() && several.iter().all(|t| t.0.weight == 0) {
+                    self.problem(format!("{path}.targets"), "all weights are 0: nothing could ever be chosen");
+                }
+            }
+        }
+        targets
     }
 
     #[allow(clippy::too_many_arguments)]

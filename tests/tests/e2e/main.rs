@@ -19,6 +19,7 @@ mod ledger;
 mod outages;
 mod passes;
 mod prompts;
+mod proxies;
 mod purses;
 mod replicas;
 mod routing;
