@@ -2,19 +2,28 @@
 //! fault becomes a response in the dialect that was spoken.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
+use providers::generate::Array;
 use providers::{Dialect, ErrorKind, Operation};
 
-use crate::body::Body;
+use crate::body::{Body, BodyError};
+use crate::certificate::Peer;
 use crate::exchange::{Exchange, dialect_of, name_request, request_id};
+use crate::fate::{Fate, outlive};
 use crate::fault::{Blame, Fault};
 use crate::phase::{identity, read};
+use crate::principal::Principal;
 use crate::purse::told;
 use crate::road;
+use crate::rules::{ModelRule, Rules};
 use crate::state::State;
 
 /// Where a path leads.
@@ -36,6 +45,40 @@ enum Way {
     Nowhere,
 }
 
+/// A stream of events as the elements of one array.
+struct Elements {
+    /// None once its end has been written.
+    events: Option<Body>,
+    array: Array,
+}
+
+impl HttpBody for Elements {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        loop {
+            let Some(events) = &mut this.events else { return Poll::Ready(None) };
+            let out = match ready!(Pin::new(events).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => this.array.push(&data),
+                    Err(_) => continue,
+                },
+                Some(Err(e)) => return Poll::Ready(Some(Err(e))),
+                None => {
+                    this.events = None;
+                    this.array.end()
+                }
+            };
+            match out {
+                Ok(out) if out.is_empty() => {}
+                out => return Poll::Ready(Some(out.map(|out| Frame::data(out.into())).map_err(Into::into))),
+            }
+        }
+    }
+}
+
 /// Serves one request of a client.
 ///
 /// # Errors
@@ -47,8 +90,13 @@ pub async fn serve(state: Arc<State>, request: Request<Incoming>) -> Result<Resp
     let way = way(request.uri().path());
     Ok(match way {
         Way::Model(operation) => model(state, request, operation, None).await,
-        Way::Named(operation, name, stream) => model(state, request, operation, Some((name, stream))).await,
-        Way::Models(name) => models(&state, &request, name.as_deref()),
+        Way::Named(operation, name, stream) => {
+            let events = asks_for_events(request.uri().query().unwrap_or_default());
+            let limit = state.rules().map_or(0, |rules| rules.limits.answer);
+            let response = model(state, request, operation, Some((name, stream))).await;
+            if stream && !events { as_array(response, limit) } else { response }
+        }
+        Way::Models(name) => models(&state, &request, name.as_deref()).await,
         Way::Passed(operation, rest) => road::passed::serve(state, request, operation, &rest).await,
         Way::Usage => usage(&state, &request).await,
         Way::Root => root(&request),
@@ -74,6 +122,15 @@ fn too_long(state: &State, request: &Request<Incoming>) -> Option<Response<Body>
 /// A path as it may be repeated to a client.
 fn shown(path: &str) -> String {
     path.chars().take(200).collect()
+}
+
+/// What a path asks of a model, if it does: the operation and, where the path has them, the model and whether a stream is wanted.
+pub(crate) fn operation_at(path: &str) -> Option<(Operation, Option<(String, bool)>)> {
+    match way(path) {
+        Way::Model(operation) => Some((operation, None)),
+        Way::Named(operation, model, stream) => Some((operation, Some((model, stream)))),
+        _ => None,
+    }
 }
 
 fn way(path: &str) -> Way {
@@ -122,30 +179,59 @@ fn rarer(path: &str) -> Way {
     Way::Nowhere
 }
 
+/// Whether a query of Google's asks for server-sent events: without, a stream is one JSON array.
+fn asks_for_events(query: &str) -> bool {
+    query.split('&').any(|pair| matches!(pair, "alt=sse" | "$alt=sse" | "%24alt=sse"))
+}
+
+/// A streamed answer, or the error in its place, as Google gives it where no events are asked for.
+fn as_array(response: Response<Body>, limit: usize) -> Response<Body> {
+    let (mut head, body) = response.into_parts();
+    let streams = head.headers.get(header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"text/event-stream"));
+    let body = match body {
+        Body::Whole(Some(error)) if !head.status.is_success() => Body::whole([b"[", &*error, b"]"].concat()),
+        events if streams => {
+            head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=UTF-8"));
+            Body::Stream(Box::pin(Elements { events: Some(events), array: Array::new(limit) }))
+        }
+        other => other,
+    };
+    Response::from_parts(head, body)
+}
+
 /// A request for a model: read, answered, and written down.
 async fn model(state: Arc<State>, request: Request<Incoming>, operation: Operation, named: Option<(String, bool)>) -> Response<Body> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let rules = match admit(&state) {
         Ok(rules) => rules,
         Err(fault) => return refuse(&parts.headers, dialect_of(operation), &fault),
     };
     let mut x = Exchange::new(state, rules, parts.method, parts.headers, operation);
+    x.peer = parts.extensions.remove();
     if let Some((name, stream)) = named {
         x.model = name;
         x.stream = stream;
     }
-    let result = if read::is_form(operation) { road::multipart::answer(&mut x, body).await } else { road::models::answer(&mut x, body).await };
-    match result {
-        Ok(response) => response,
-        Err(fault) => failed(x, &fault),
+    if !x.rules.drains {
+        return answer(x, body).await;
     }
+    // Some answers go on without their clients, and which ones is not known yet.
+    let (fate, headers) = (Arc::<Fate>::default(), x.headers.clone());
+    x.fate = Some(fate.clone());
+    outlive(fate, answer(x, body)).await.unwrap_or_else(|e| refuse(&headers, dialect_of(operation), &Fault::gateway("the request's work ended early").detail(e)))
+}
+
+/// What the client is answered, be it a fault.
+async fn answer(mut x: Exchange, body: Incoming) -> Response<Body> {
+    let result = if read::is_form(x.operation) { road::multipart::answer(&mut x, body).await } else { road::models::answer(&mut x, body).await };
+    result.unwrap_or_else(|fault| failed(x, &fault))
 }
 
 /// The rules in force, unless the process is going down.
 ///
 /// # Errors
 /// 503 while it drains.
-pub fn admit(state: &State) -> Result<Arc<crate::rules::Rules>, Fault> {
+pub fn admit(state: &State) -> Result<Arc<Rules>, Fault> {
     let going = || Fault::client(StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Overloaded, "this gateway is shutting down; try another replica").code("draining").retry_after(Duration::from_secs(1));
     if state.is_draining() {
         return Err(going());
@@ -162,7 +248,7 @@ pub fn failed(mut x: Exchange, fault: &Fault) -> Response<Body> {
     if let Some(record) = &mut x.record {
         record.ended = true;
         record.entry.status = fault.told.status;
-        record.entry.stream = x.stream;
+        record.entry.stream = x.asked.stream;
         let (error, detail) = fault.written(x.rules.log_content);
         if fault.blame != Blame::Client {
             tracing::warn!(request_id = x.id, status = fault.told.status, error, detail, "a request failed");
@@ -209,14 +295,23 @@ fn root(request: &Request<Incoming>) -> Response<Body> {
     })
 }
 
+/// The rules in force, and who is asking.
+async fn who(state: &State, request: &Request<Incoming>) -> Result<(Arc<Rules>, Arc<Principal>), Fault> {
+    let rules = admit(state)?;
+    let peer: Option<&Arc<Peer>> = request.extensions().get();
+    // No ledger entry is made here that could keep why.
+    let found = identity::find(&rules, request.headers(), peer.map(|p| &**p), state.wall()).await;
+    let principal = found.inspect_err(|fault| tracing::debug!(status = fault.told.status, detail = fault.detail, "somebody was not let in"))?;
+    Ok((rules, principal))
+}
+
 /// How the caller's limits stand.
 async fn usage(state: &State, request: &Request<Incoming>) -> Response<Body> {
     if let Some(refused) = get_only(request) {
         return refused;
     }
-    let found = admit(state).and_then(|rules| identity::find(&rules, request.headers(), state.now()));
-    let principal = match found {
-        Ok(principal) => principal,
+    let principal = match who(state, request).await {
+        Ok((_, principal)) => principal,
         Err(fault) => return refuse(request.headers(), Dialect::Chat, &fault),
     };
     let purses: Vec<_> = principal.limits.iter().map(|l| l.purse.clone()).collect();
@@ -238,25 +333,21 @@ async fn usage(state: &State, request: &Request<Incoming>) -> Response<Body> {
 
 /// The models that can be asked for, in the words of whoever asks: OpenAI's and Anthropic's go together in one object, Google's
 /// SDK is known by its header or its path. Wildcards are listed as they are written: their name is the pattern.
-fn models(state: &State, request: &Request<Incoming>, name: Option<&str>) -> Response<Body> {
+async fn models(state: &State, request: &Request<Incoming>, name: Option<&str>) -> Response<Body> {
     let google = request.headers().contains_key("x-goog-api-key") || request.uri().path().starts_with("/v1beta/");
     let dialect = if google { Dialect::Generate } else { Dialect::Chat };
     if let Some(refused) = get_only(request) {
         return refused;
     }
-    let rules = match admit(state) {
-        Ok(rules) => rules,
-        Err(fault) => return refuse(request.headers(), dialect, &fault),
-    };
-    let principal = match identity::find(&rules, request.headers(), state.now()) {
-        Ok(principal) => principal,
+    let (rules, principal) = match who(state, request).await {
+        Ok(found) => found,
         Err(fault) => return refuse(request.headers(), dialect, &fault),
     };
     // What somebody may not use is not shown either.
     let mut names = rules.names();
     names.retain(|name| principal.may_use(name) && rules.named(name).is_some_and(|m| m.access.admits(&principal)));
     let created = state.now().as_secs();
-    let item = |name: &str, model: &crate::rules::ModelRule| {
+    let item = |name: &str, model: &ModelRule| {
         if google {
             return serde_json::json!({ "name": format!("models/{name}"), "displayName": name, "supportedGenerationMethods": ["generateContent", "streamGenerateContent", "countTokens", "embedContent"] });
         }
@@ -290,5 +381,11 @@ mod tests {
         assert_eq!(way("/v1/files/file-1/content"), Way::Passed(Operation::Files, "/file-1/content".into()));
         assert_eq!(way("/v1/filesystem"), Way::Nowhere);
         assert_eq!(way("/v2/chat"), Way::Nowhere);
+    }
+
+    #[test]
+    fn google_s_query_says_whether_a_stream_is_events() {
+        assert!(asks_for_events("key=x&alt=sse") && asks_for_events("%24alt=sse"));
+        assert!(!asks_for_events("") && !asks_for_events("alt=json") && !asks_for_events("balt=sse"));
     }
 }

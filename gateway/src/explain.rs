@@ -1,101 +1,277 @@
-//! What would become of a request: which model, which targets, the translated upstream request and what it would cost.
-//! Sends nothing.
+//! What would become of a request, by the code that would do it: which model, the operator's words in the prompt, which
+//! target first and why, what each would be sent, what it may cost, or what the client would be told. Sends nothing.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
-use providers::envelope::Envelope;
+use http::{HeaderMap, StatusCode};
+use providers::prices::Model;
 use providers::usage::Usage;
-use providers::{Dialect, Operation, Target, door};
-use serde_json::{Value, json};
+use providers::{Dialect, ErrorKind, Operation, Target};
+use serde_json::{Map, Value, json};
 
-use crate::fault::model_not_found;
-use crate::rules::{Rules, TargetRule};
+use crate::config::{Balance, UnknownPrice};
+use crate::counters::Unit;
+use crate::door::operation_at;
+use crate::exchange::{Asked, dialect_of};
+use crate::fault::Fault;
+use crate::phase::call::{Again, Prepared, Reading, Sending, prepare};
+use crate::phase::read::is_form;
+use crate::phase::route::{From, order};
+use crate::phase::{identity, prompt};
+use crate::principal::Principal;
+use crate::road::look_up;
+use crate::rules::{ModelRule, Rules, TargetRule};
 
-/// Explains a request body.
-///
-/// # Errors
-/// What the client would be told.
-pub fn explain(rules: &Rules, path: &str, body: Bytes) -> Result<Value, String> {
-    let operation = match path.trim_end_matches('/') {
-        "/v1/chat/completions" => Operation::Chat(Dialect::Chat),
-        "/v1/completions" => Operation::Chat(Dialect::Completions),
-        "/v1/responses" => Operation::Chat(Dialect::Responses),
-        "/v1/messages" => Operation::Chat(Dialect::Messages),
-        "/v1/embeddings" => Operation::Embeddings,
-        other => return Err(format!("{other} cannot be explained; one of /v1/chat/completions, /v1/completions, /v1/responses, /v1/messages, /v1/embeddings can")),
-    };
-    let envelope = Envelope::read(body).map_err(|e| e.to_string())?;
-    let asked = envelope.model();
-    let (model, rest) = rules.model(asked).ok_or_else(|| model_not_found(asked, &rules.names()).told.message)?;
-    let targets: Vec<Value> = model.targets.iter().map(|t| target(rules, t, rest, operation, &envelope)).collect();
-    let fallback: Vec<Value> = model.fallback.iter().map(|t| target(rules, t, rest, operation, &envelope)).collect();
-    Ok(json!({
-        "model": asked,
-        "route": model.name,
-        "balance": format!("{:?}", model.balance),
-        "tries": model.retry.attempts,
-        "targets": targets,
-        "fallback": fallback,
-    }))
+/// A request that nobody has sent.
+pub struct Question {
+    /// The path that it would be sent to.
+    pub path: String,
+    /// The headers that matter: those that a route is chosen by, or that are passed on.
+    pub headers: HeaderMap,
+    /// Who would send it; `None` for nobody in particular.
+    pub consumer: Option<String>,
+    /// Its body.
+    pub body: Bytes,
 }
 
-fn target(rules: &Rules, target: &TargetRule, rest: &str, operation: Operation, envelope: &Envelope) -> Value {
-    let name = target.model_for(rest);
-    let dialect = &target.provider.dialect;
-    let info = rules.prices.get(&target.provider.name, dialect.kind(), &name).map(|m| &**m);
-    let t = Target { model: &name, info };
-    let mut out = json!({ "target": format!("{}/{name}", target.provider.name), "kind": dialect.kind(), "weight": target.weight });
-    match upstream(dialect.as_ref(), &t, operation, envelope) {
-        Ok((path, passes, warnings, body)) => {
-            out["url"] = json!(format!("{}{path}", target.provider.base_url));
-            out["translated"] = json!(!passes);
-            if !warnings.is_empty() {
-                out["warnings"] = json!(warnings);
-            }
-            out["body"] = body;
-        }
-        Err(e) => out["refused"] = json!(e.to_string()),
+/// Explains a request.
+///
+/// # Errors
+/// What the client would be told, as JSON: status, code and message, and the body in the client's dialect.
+pub fn explain(rules: &Rules, question: &Question) -> Result<Value, Value> {
+    let path = question.path.split('?').next().unwrap_or_default();
+    let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
+    let Some((operation, named)) = operation_at(path) else {
+        let message =
+            format!("{path} is not a path where a model is asked; `trivium explain` takes those of the doors that take JSON, such as /v1/chat/completions or /v1beta/models/MODEL:generateContent");
+        return Err(told(&Fault::client(StatusCode::NOT_FOUND, ErrorKind::NotFound, message).code("unknown_path"), Dialect::Chat));
+    };
+    let dialect = dialect_of(operation);
+    let mut asked = Asked::new(operation);
+    if let Some((model, stream)) = named {
+        (asked.model, asked.stream) = (model, stream);
     }
-    if let Some(info) = info {
-        let input = (envelope.body().len() as u64).div_ceil(4);
-        let asked = envelope.chat().ok().and_then(|c| c.max_output());
-        let output = asked.or(info.max_output).unwrap_or(0);
-        let cost = |input, output| info.cost(&Usage { input, output, ..Usage::default() }, false).to_string();
-        out["estimate"] = json!({ "prompt_tokens": input, "prompt_dollars": cost(input, 0), "worst_case_output_tokens": output, "worst_case_dollars": cost(input, output) });
-    } else if dialect.kind() != "echo" {
-        out["estimate"] = json!("no price is known for this model; give it one under `prices`");
+    answer(rules, question, &mut asked).map_err(|fault| told(&fault, dialect))
+}
+
+/// A fault as an operator wants to see it, and as the client would.
+fn told(fault: &Fault, dialect: Dialect) -> Value {
+    let mut error = brief(fault);
+    error["body"] = serde_json::from_slice(&fault.body(dialect)).unwrap_or_default();
+    json!({ "error": error })
+}
+
+fn brief(fault: &Fault) -> Value {
+    let mut out = json!({ "status": fault.told.status, "message": fault.told.message });
+    for (name, value) in [("code", &fault.told.code), ("param", &fault.told.param), ("only_the_log", &fault.detail)] {
+        if let Some(value) = value {
+            out[name] = json!(value);
+        }
     }
     out
 }
 
-type Upstream = (String, bool, Vec<String>, Value);
+/// The story of the roads, without what costs or waits.
+fn answer(rules: &Rules, question: &Question, asked: &mut Asked) -> Result<Value, Fault> {
+    if is_form(asked.operation) {
+        return Err(Fault::client(StatusCode::BAD_REQUEST, ErrorKind::InvalidRequest, "forms cannot be explained: their bytes pass, and only the field `model` is changed"));
+    }
+    let who = question.consumer.as_deref().map(|name| consumer(rules, name)).transpose()?;
+    asked.read(question.body.clone())?;
+    let name = asked.model.clone();
+    let (model, rest) = look_up(rules, asked.operation, &name)?;
+    if let Some(who) = &who {
+        identity::allowed(who, model, &name)?;
+    }
+    let template = prompt::rewrite(asked, &rules.prompts, model)?;
+    let mut out = json!({ "operation": asked.operation.name(), "model": name, "route": &*model.name, "stream": asked.stream });
+    if !rest.is_empty() {
+        out["wildcard"] = json!(rest);
+    }
+    if let Some(who) = &who {
+        out["consumer"] = standing(rules, who, model, rest, &name);
+    }
+    if let Some(template) = template {
+        out["template"] = json!(template);
+    }
+    if asked.rewritten {
+        out["rewritten"] = parsed(asked.hub()?.body());
+    }
+    let from = From { rules, headers: &question.headers, consumer: who.as_ref().map(|w| &*w.name) };
+    let first: Vec<&TargetRule> = order(asked, from, model, rest).order.into_iter().map(|i| &model.targets[i]).collect();
+    let shown = |targets: &[&TargetRule]| targets.iter().map(|t| format!("{}/{}", t.provider.name, t.model_for(rest))).collect::<Vec<_>>();
+    let fallback: Vec<&TargetRule> = model.fallback.iter().collect();
+    out["plan"] = json!({ "order": shown(&first), "why": why(model, asked, &from, rest, first[0]), "tries": model.retry.attempts, "fallback": shown(&fallback) });
+    out["targets"] = targets(rules, question, asked, rest, first.into_iter().chain(fallback))?;
+    Ok(out)
+}
 
-fn upstream(dialect: &dyn providers::Provider, t: &Target<'_>, operation: Operation, envelope: &Envelope) -> Result<Upstream, providers::Error> {
-    let parsed = |bytes: Bytes| serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-    let stream = envelope.stream();
-    if let Some(path) = dialect.path(operation, t, stream)? {
-        let mut edit = envelope.edit();
-        let warnings = dialect.adapt(operation, &mut edit, t)?;
-        return Ok((path, true, warnings, parsed(edit.finish().into_bytes())));
+fn consumer(rules: &Rules, name: &str) -> Result<Arc<Principal>, Fault> {
+    rules.principals.iter().find(|p| *p.name == *name).cloned().ok_or_else(|| {
+        let known: Vec<&str> = rules.principals.iter().map(|p| &*p.name).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        Fault::client(StatusCode::UNAUTHORIZED, ErrorKind::Authentication, format!("there is no consumer \"{name}\" in this configuration; known: {known}"))
+    })
+}
+
+/// Who asks, and the limits that would hold. How much is left only a running gateway knows.
+fn standing(rules: &Rules, who: &Principal, model: &ModelRule, rest: &str, name: &str) -> Value {
+    let limits: Vec<_> = who.limits.iter().filter(|l| l.covers(name)).collect();
+    let mut out = json!({
+        "name": &*who.name,
+        "groups": who.groups,
+        "limits": limits.iter().map(|l| if l.strict { format!("{} (strict)", l.label) } else { l.label.clone() }).collect::<Vec<_>>(),
+    });
+    let unpriced = model.targets.iter().chain(&model.fallback).find(|t| !t.provider.base_url.is_empty() && t.price_of(&t.model_for(rest), &rules.prices).is_none());
+    if let Some(target) = unpriced.filter(|_| limits.iter().any(|l| l.purse.unit == Unit::Nanodollars)) {
+        let name = format!("{}/{}", target.provider.name, target.model_for(rest));
+        out["note"] = json!(match rules.unknown_price {
+            UnknownPrice::Deny => format!("the price of {name} is not known, so the limit in dollars refuses this model (403 unknown_price); give it one under `prices`"),
+            UnknownPrice::Allow => format!("the price of {name} is not known, and the limit in dollars does not count it (`unknown_price: allow`)"),
+        });
     }
-    let Operation::Chat(spoken) = operation else {
-        let request = providers::envelope::parse_body(envelope.body())?;
-        let calls = dialect.embed(&request, t)?;
-        let bodies: Vec<Value> = calls.iter().map(|c| parsed(c.body.clone().into_bytes())).collect();
-        let first = calls.first().map(|c| c.path.clone()).unwrap_or_default();
-        return Ok((first, false, calls.into_iter().flat_map(|c| c.warnings).collect(), json!(bodies)));
+    out
+}
+
+/// Why this target is the first.
+fn why(model: &ModelRule, asked: &Asked, from: &From<'_>, rest: &str, first: &TargetRule) -> String {
+    if model.targets.len() == 1 {
+        return "it is the only target".to_owned();
+    }
+    let each = |what: &dyn Fn(&TargetRule) -> String| model.targets.iter().map(|t| format!("{} {}", t.name, what(t))).collect::<Vec<_>>().join(", ");
+    let here = "this process has asked none of them yet, so any may be first; a running gateway shows its figures at /status on the admin port";
+    if model.sticky.is_some() && ["messages", "input", "contents"].iter().any(|f| asked.envelope.get(f).is_some()) {
+        return format!(
+            "sticky: all conversations that begin like this one{} go to {}, as long as it is up and not much busier than its share",
+            if from.consumer.is_some() { ", of this consumer," } else { "" },
+            first.name
+        );
+    }
+    match model.balance {
+        Balance::RoundRobin => "round_robin: in turn; this is the order of the first request after a start".to_owned(),
+        Balance::Weighted => format!("weighted: {}", each(&|t| format!("has weight {}", t.weight))),
+        Balance::ConsistentHash => {
+            let (what, value) = match &model.hash_on {
+                Some(header) => (format!("the header {header}"), from.headers.contains_key(header)),
+                None => ("the field `user`".to_owned(), asked.envelope.get("user").is_some()),
+            };
+            if value { format!("consistent_hash: {what} of this request leads to {}", first.name) } else { format!("consistent_hash: the request has not {what}, so that any may be first") }
+        }
+        Balance::LeastConnections => format!("least_connections: {here}"),
+        Balance::LowestLatency => format!("lowest_latency: {here}"),
+        Balance::LowestUsage => format!("lowest_usage: {here}"),
+        Balance::LowestCost => {
+            let sample = Usage { input: 1000, output: 1000, ..Usage::default() };
+            let cost = |t: &TargetRule| t.price_of(&t.model_for(rest), &from.rules.prices).map_or("has no known price".to_owned(), |m| format!("costs ${}", m.cost(&sample, false)));
+            format!("lowest_cost, by a thousand tokens in and a thousand out: {}", each(&cost))
+        }
+        Balance::Priority => format!("priority, the lowest first: {}", each(&|t| format!("has {}", t.priority))),
+    }
+}
+
+/// What each target would be sent. A target that cannot honour the request gives way to the next, as on the road; if none can,
+/// or the request is wrong everywhere, that is what the client would be told.
+fn targets<'t>(rules: &Rules, question: &Question, asked: &mut Asked, rest: &str, targets: impl Iterator<Item = &'t TargetRule>) -> Result<Value, Fault> {
+    let mut out = Vec::new();
+    let mut refused = None;
+    let mut able = false;
+    for target in targets {
+        let model = target.model_for(rest);
+        let price = target.price_of(&model, &rules.prices);
+        let t = Target { model: &model, info: price.as_deref() };
+        asked.warnings.clear();
+        let mut shown = json!({ "target": format!("{}/{model}", target.provider.name), "kind": target.provider.dialect.kind() });
+        match prepare(asked, &target.provider, &t) {
+            Ok(prepared) => {
+                able = true;
+                call(&mut shown, target, question, prepared);
+                if !asked.warnings.is_empty() {
+                    shown["warnings"] = json!(asked.warnings);
+                }
+                if !target.provider.base_url.is_empty() {
+                    shown["estimate"] = estimate(asked, price.as_deref());
+                }
+            }
+            Err(failure) if failure.again == Again::No && !able => return Err(failure.fault),
+            Err(failure) => {
+                shown["refused"] = brief(&failure.fault);
+                refused = refused.or(Some(failure.fault));
+            }
+        }
+        out.push(shown);
+    }
+    match refused {
+        Some(fault) if !able => Err(fault),
+        _ => Ok(out.into()),
+    }
+}
+
+/// What would be sent, or what is answered without.
+fn call(shown: &mut Value, target: &TargetRule, question: &Question, prepared: Prepared) {
+    match prepared {
+        Prepared::Said(_) => shown["answers"] = json!("by itself, offline"),
+        Prepared::Whole(body, _) => shown["answers"] = parsed(&body),
+        Prepared::One(sending) => {
+            shown["translated"] = json!(sending.reading == Reading::Translate);
+            shown["call"] = sent(target, question, sending);
+        }
+        Prepared::Several(_, sendings) => {
+            shown["translated"] = json!(true);
+            shown["calls"] = sendings.into_iter().map(|s| sent(target, question, s)).collect();
+        }
+    }
+}
+
+/// A call without what says who we are: the credential, and the headers of the provider's configuration.
+fn sent(target: &TargetRule, question: &Question, sending: Sending) -> Value {
+    let provider = &target.provider;
+    let mut headers: Map<String, Value> = sending.headers.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+    for name in provider.dialect.forwards() {
+        if let Some(value) = question.headers.get(*name).and_then(|v| v.to_str().ok()) {
+            headers.insert((*name).to_owned(), json!(value));
+        }
+    }
+    let mut out = json!({ "method": "POST", "url": format!("{}{}", provider.base_url, sending.path) });
+    if !headers.is_empty() {
+        out["headers"] = headers.into();
+    }
+    out["body"] = parsed(&sending.body.into_bytes());
+    out
+}
+
+/// What the request costs at this price: the prompt about, and at most with the longest answer that it can get.
+fn estimate(asked: &mut Asked, price: Option<&Model>) -> Value {
+    let prompt = (asked.envelope.body().len() as u64).div_ceil(4);
+    let rests_on = "four bytes of the body to a token of the prompt";
+    let Some(price) = price else {
+        return json!({ "prompt_tokens": prompt, "rests_on": rests_on, "dollars": null, "note": "no price is known for this model; give it one under `prices`" });
     };
-    let hub = Envelope::read(door::door(spoken).read(envelope)?.into())?;
-    let chat = Operation::Chat(Dialect::Chat);
-    if let Some(path) = dialect.path(chat, t, stream)? {
-        let mut edit = hub.edit();
-        let warnings = dialect.adapt(chat, &mut edit, t)?;
-        return Ok((path, spoken == Dialect::Chat, warnings, parsed(edit.finish().into_bytes())));
+    let dollars = |input, output| price.cost(&Usage { input, output, ..Usage::default() }, false).to_string();
+    let mut out = json!({ "prompt_tokens": prompt, "prompt_dollars": dollars(prompt, 0) });
+    if !matches!(asked.operation, Operation::Chat(_)) {
+        out["rests_on"] = json!(rests_on);
+        return out;
     }
-    if dialect.base_url().is_empty() {
-        return Ok(("(answers offline)".into(), false, Vec::new(), Value::Null));
-    }
-    let call = dialect.chat(&hub.chat()?, t)?;
-    Ok((call.path, false, call.warnings, parsed(call.body.into_bytes())))
+    let chat = asked.hub().ok().and_then(|hub| hub.chat().ok().map(|c| (c.max_output(), u64::from(c.n.unwrap_or(1).max(1)))));
+    let (bound, choices) = chat.unwrap_or((None, 1));
+    let (answer, by) = match (bound, price.max_output) {
+        (Some(bound), _) => (bound, "the request's own bound on the answer"),
+        (None, Some(longest)) => (longest, "the longest answer that the model gives"),
+        (None, None) => {
+            out["rests_on"] = json!(format!("{rests_on}; nothing bounds the answer"));
+            return out;
+        }
+    };
+    let answer = answer.saturating_mul(choices);
+    out["answer_tokens_at_most"] = json!(answer);
+    out["dollars_at_most"] = json!(dollars(prompt, answer));
+    out["rests_on"] = json!(format!("{rests_on}; {by}"));
+    out
+}
+
+fn parsed(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).unwrap_or_else(|_| String::from_utf8_lossy(bytes).into())
 }
 
 /// The models as a table for a terminal.

@@ -1,6 +1,8 @@
 //! The ledger: one [`Entry`] per request, written when its [`Record`] is dropped, however the request ended. Sinks are fed
 //! through a bounded queue by a thread of their own; what the queue cannot take is counted, never waited for.
 
+pub mod line;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -9,7 +11,6 @@ use arc_swap::ArcSwapOption;
 use providers::answer::Finish;
 use providers::prices::Nanodollars;
 use providers::usage::Usage;
-use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::purse::Hold;
@@ -24,115 +25,79 @@ const QUEUE: usize = 16_384;
 const TICK: Duration = Duration::from_millis(100);
 
 /// One try at a target.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct Try {
     /// `provider/model` as configured.
     pub target: Arc<str>,
     /// `ok`, `status`, `connect`, `timeout`, `open`, `stream`, `unsupported`, `credential`.
     pub outcome: &'static str,
     /// HTTP status, if there was an answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// When it began, milliseconds since the request came.
     pub start_ms: f64,
     /// How long it took, milliseconds; for a stream, until there was something to show.
     pub ms: f64,
     /// The span that the upstream saw as its parent; 0 if nothing was sent.
-    #[serde(skip_serializing_if = "is_zero", serialize_with = "hex")]
     pub span_id: u64,
     /// The provider's kind.
-    #[serde(skip)]
     pub kind: &'static str,
 }
 
-fn is_zero(n: &u64) -> bool {
-    *n == 0
-}
-
-fn hex<S: serde::Serializer>(id: &u64, s: S) -> Result<S::Ok, S::Error> {
-    s.collect_str(&format_args!("{id:016x}"))
-}
-
 /// The line in the ledger.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct Entry {
     /// When the request came, seconds since 1970.
     pub time: f64,
     /// Its id, as the client was told it.
     pub request_id: String,
     /// OpenTelemetry's trace.
-    #[serde(flatten)]
     pub trace: Trace,
     /// `chat`, `embeddings`, …
     pub operation: &'static str,
     /// Who asked.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub consumer: Option<Arc<str>>,
     /// The model asked for.
     pub model: String,
     /// The name in the configuration that answers to it: a bounded set.
-    #[serde(skip_serializing_if = "str::is_empty")]
     pub route: Arc<str>,
     /// The provider that answered.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub provider: Option<Arc<str>>,
     /// The provider's kind.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub provider_kind: Option<&'static str>,
     /// The model used there.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub model_used: Option<Arc<str>>,
     /// Whether the answer was streamed.
     pub stream: bool,
     /// All tries.
     pub tries: Vec<Try>,
     /// Tokens by bucket.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
     /// Dollars, exact.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "dollars")]
     pub cost: Option<Nanodollars>,
     /// Why the answer ended.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "finish")]
     pub finish: Option<Finish>,
     /// HTTP status that the client got.
     pub status: u16,
     /// What went wrong, in the client's words.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// What went wrong, for the operator.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     /// Whether the client left before the end.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub client_left: bool,
+    /// Whether the answer was read on without the client.
+    pub drained: bool,
     /// Milliseconds to the first token.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub first_token_ms: Option<f64>,
     /// Milliseconds per token after the first.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub token_ms: Option<f64>,
     /// Milliseconds in all.
     pub latency_ms: f64,
     /// The template used.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
     /// The request's body, if that may be written down.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
     /// The answer's body, if that may be written down.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,
-}
-
-fn dollars<S: serde::Serializer>(cost: &Option<Nanodollars>, s: S) -> Result<S::Ok, S::Error> {
-    // A JSON number with the exact digits: a float would round.
-    let text = cost.unwrap_or_default().to_string();
-    serde_json::value::RawValue::from_string(text).map_err(serde::ser::Error::custom)?.serialize(s)
-}
-
-fn finish<S: serde::Serializer>(finish: &Option<Finish>, s: S) -> Result<S::Ok, S::Error> {
-    s.serialize_str(finish.unwrap_or_default().as_openai())
 }
 
 /// The entry of a request that is still going on. Dropping it writes it.
@@ -233,6 +198,7 @@ impl Entry {
             error: None,
             detail: None,
             client_left: false,
+            drained: false,
             first_token_ms: None,
             token_ms: None,
             latency_ms: 0.0,

@@ -6,7 +6,9 @@
 //! what it compiles to, [`state`] what outlives a reload.
 
 pub mod admin;
+pub mod background;
 pub mod body;
+pub mod certificate;
 pub mod config;
 pub mod counters;
 pub mod credential;
@@ -15,10 +17,14 @@ pub mod door;
 pub mod durable;
 pub mod exchange;
 pub mod explain;
+pub mod fate;
 pub mod fault;
+pub(crate) mod fetch;
+pub mod jwt;
 pub mod keyring;
 pub mod ledger;
 pub mod metrics;
+pub mod names;
 pub mod phase;
 pub mod principal;
 pub mod prompts;
@@ -32,6 +38,8 @@ pub mod state;
 pub mod stream;
 pub mod target;
 pub mod telemetry;
+pub mod tls;
 pub mod trace;
 pub mod upstream;
+pub mod weight;
 pub mod whole;

@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use gateway::admin::access::Access;
 use gateway::config::{Address, Config, Off, Problem};
 use gateway::{discover, explain, serve};
+use http::{HeaderName, HeaderValue};
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -51,6 +52,12 @@ enum Command {
         /// The path it would be sent to.
         #[arg(long, default_value = "/v1/chat/completions")]
         path: String,
+        /// Who would send it: whether that one may use the model, and which limits would hold.
+        #[arg(long)]
+        consumer: Option<String>,
+        /// A header that it would have, as `name: value`. May be given several times.
+        #[arg(short = 'H', long = "header", value_parser = header)]
+        headers: Vec<(HeaderName, HeaderValue)>,
         /// The file with the body; standard input if it is `-`.
         #[arg(default_value = "-")]
         body: PathBuf,
@@ -104,18 +111,27 @@ fn main() -> ExitCode {
         Some(Command::Check(source)) => check(&source),
         Some(Command::Schema { markdown: false }) => print(&format!("{:#}\n", gateway::config::schema())),
         Some(Command::Schema { markdown: true }) => print(&gateway::config::reference(&gateway::config::schema())),
-        Some(Command::Explain { source, path, body }) => explain(&source, &path, &body),
+        Some(Command::Explain { source, path, consumer, headers, body }) => return explain(&source, path, consumer, headers, &body).unwrap_or_else(|problems| refused(&problems)),
         Some(Command::Models { source, kinds }) => models(&source, kinds),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(problems) => {
-            for problem in &problems {
-                eprintln!("error: {problem}");
-            }
-            ExitCode::FAILURE
-        }
+        Err(problems) => refused(&problems),
     }
+}
+
+/// Says what is wrong.
+fn refused(problems: &[Problem]) -> ExitCode {
+    for problem in problems {
+        eprintln!("error: {problem}");
+    }
+    ExitCode::FAILURE
+}
+
+/// A header as it is written on a command line.
+fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text.split_once(':').ok_or("expected `name: value`")?;
+    Ok((HeaderName::try_from(name.trim()).map_err(|e| e.to_string())?, HeaderValue::try_from(value.trim()).map_err(|e| e.to_string())?))
 }
 
 /// An address, or `off`, as in the configuration.
@@ -216,7 +232,7 @@ async fn stopped() {
 
 /// Says what is served, where, and what to type first.
 fn greet(gateway: &serve::Gateway, source: Option<&Path>, found: Option<&discover::Found>) {
-    let Ok(address) = gateway.address() else { return };
+    let Ok(address) = gateway.address().map(|at| format!("{}://{at}", gateway.scheme())) else { return };
     let mut text = match (source, found) {
         (Some(path), _) => format!("trivium {} serves {}\n", env!("CARGO_PKG_VERSION"), path.display()),
         (None, Some(found)) => {
@@ -225,7 +241,7 @@ fn greet(gateway: &serve::Gateway, source: Option<&Path>, found: Option<&discove
         }
         (None, None) => String::new(),
     };
-    text.push_str(&format!("Point an OpenAI SDK at    http://{address}/v1\nPoint an Anthropic SDK at http://{address}\n"));
+    text.push_str(&format!("Point an OpenAI SDK at    {address}/v1\nPoint an Anthropic SDK at {address}\n"));
     if let Some(admin) = gateway.admin_address() {
         text.push_str(&match gateway.access() {
             Access::Configured => format!("The admin page is at      http://{admin}/ (its token: `admin.token` of the configuration)\n"),
@@ -235,9 +251,7 @@ fn greet(gateway: &serve::Gateway, source: Option<&Path>, found: Option<&discove
         text.push_str(&format!("Metrics and health at     http://{admin}/metrics, /healthz, /readyz\n"));
     }
     let model = found.map_or("MODEL", |f| f.model.as_str());
-    text.push_str(&format!(
-        "Try: curl http://{address}/v1/chat/completions -H 'content-type: application/json' -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n"
-    ));
+    text.push_str(&format!("Try: curl {address}/v1/chat/completions -H 'content-type: application/json' -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n"));
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
@@ -270,7 +284,7 @@ fn check(source: &Source) -> Result<(), Vec<Problem>> {
     print(&format!("{place} is good: {} providers, {} models\n", rules.providers.len(), rules.names().len()))
 }
 
-fn explain(source: &Source, path: &str, body: &Path) -> Result<(), Vec<Problem>> {
+fn explain(source: &Source, path: String, consumer: Option<String>, headers: Vec<(HeaderName, HeaderValue)>, body: &Path) -> Result<ExitCode, Vec<Problem>> {
     let (config, _, _) = load(source)?;
     let (_runtime, rules) = rules(&config)?;
     let mut text = Vec::new();
@@ -279,8 +293,13 @@ fn explain(source: &Source, path: &str, body: &Path) -> Result<(), Vec<Problem>>
     } else {
         text = std::fs::read(body).map_err(|e| problem(format!("cannot read {}: {e}", body.display())))?;
     }
-    let explained = explain::explain(&rules, path, text.into()).map_err(problem)?;
-    print(&format!("{explained:#}\n"))
+    let question = explain::Question { path, headers: headers.into_iter().collect(), consumer, body: text.into() };
+    let (explained, code) = match explain::explain(&rules, &question) {
+        Ok(explained) => (explained, ExitCode::SUCCESS),
+        Err(fault) => (fault, ExitCode::FAILURE),
+    };
+    print(&format!("{explained:#}\n"))?;
+    Ok(code)
 }
 
 fn models(source: &Source, kinds: bool) -> Result<(), Vec<Problem>> {

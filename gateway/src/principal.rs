@@ -1,4 +1,5 @@
-//! Who may come in: consumers by the hash of their key, their groups, and the models that they may use.
+//! Who may come in: consumers by the hash of their key, by a certificate or as a token names them, their groups, and the
+//! models that they may use.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -7,9 +8,13 @@ use std::time::Duration;
 use http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 
-use crate::config::{Config, KeyEntry, Problem};
+use crate::certificate::{Name, Peer};
+use crate::config::{Config, Consumer, Groups, KeyEntry, Problem};
 use crate::keyring::Keyring;
 use crate::purse::{LimitRule, limits_of};
+
+/// SHA-256 of what a client shows: keys and tokens are known by it.
+pub type Hash = [u8; 32];
 
 /// Somebody who has come in.
 #[derive(Debug)]
@@ -26,13 +31,16 @@ pub struct Principal {
     group_models: Option<Vec<String>>,
 }
 
-/// Everyone, by key.
+/// Everyone, by all that they are known by.
 #[derive(Debug, Default)]
 pub struct Principals {
-    keys: HashMap<[u8; 32], KeyRule>,
+    keys: HashMap<Hash, KeyRule>,
+    certificates: HashMap<Name, Arc<Principal>>,
     /// Keys made at run time: asked for what the configuration does not know.
     pub(crate) made: Arc<Keyring>,
     by_name: BTreeMap<String, Arc<Principal>>,
+    /// What members of groups may do, for those whom only a token names.
+    groups: Groups,
     anonymous: Option<Arc<Principal>>,
 }
 
@@ -68,44 +76,21 @@ pub enum Stranger {
 }
 
 impl Principals {
-    /// Compiles consumers and groups. `open` says whether who shows no key is served.
+    /// Compiles consumers and groups. `open` says whether who shows nothing is served.
     #[must_use]
     pub fn build(config: &Config, open: bool) -> (Self, Vec<Problem>) {
-        let mut all = Principals::default();
+        let mut all = Principals { groups: config.groups.clone(), ..Principals::default() };
         let mut problems = Vec::new();
-        let mut owners: HashMap<[u8; 32], String> = HashMap::new();
         for (name, consumer) in &config.consumers {
-            let path = format!("consumers.{name}");
-            let mut group_models = Some(Vec::new());
-            for (i, group) in consumer.groups.iter().enumerate() {
-                match config.groups.get(group) {
-                    None => {
-                        let known: Vec<&str> = config.groups.keys().map(String::as_str).collect();
-                        problems.push(Problem::new(format!("{path}.groups[{i}]"), format!("no group \"{group}\"; known: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") })));
-                    }
-                    Some(group) if group.models.is_empty() => group_models = None,
-                    Some(group) => group_models.iter_mut().for_each(|m| m.extend(group.models.iter().cloned())),
-                }
-            }
-            if consumer.groups.is_empty() {
-                group_models = None;
-            }
-            let (limits, limit_problems) = limits_of(name, config);
-            problems.extend(limit_problems);
-            let principal =
-                Arc::new(Principal { limits, name: name.as_str().into(), groups: consumer.groups.iter().map(|g| g.as_str().into()).collect(), models: consumer.models.clone(), group_models });
+            let (principal, more) = Principal::build(name, consumer, config);
+            problems.extend(more);
+            let principal = Arc::new(principal);
             all.by_name.insert(name.clone(), principal.clone());
-            for (i, key) in consumer.keys.iter().enumerate() {
-                match read_key(key) {
-                    Err(message) => problems.push(Problem::new(format!("{path}.keys[{i}]"), message)),
-                    Ok((hash, expires)) => match owners.insert(hash, name.clone()) {
-                        Some(other) => problems.push(Problem::new(format!("{path}.keys[{i}]"), format!("is the key of {other} too; a key says who one is"))),
-                        None => {
-                            all.keys.insert(hash, KeyRule { principal: principal.clone(), expires });
-                        }
-                    },
-                }
-            }
+            all.place(consumer, &principal, config, &mut problems);
+        }
+        // A group whose members only tokens name is checked all the same: a limit that is not understood would not hold.
+        for name in config.groups.keys().filter(|name| !config.consumers.values().any(|c| c.groups.contains(name))) {
+            problems.extend(member("", vec![name.clone()], &config.groups).1);
         }
         if open {
             all.anonymous = Some(Arc::new(Principal { name: "anonymous".into(), groups: Vec::new(), limits: Vec::new(), models: Vec::new(), group_models: None }));
@@ -113,24 +98,78 @@ impl Principals {
         (all, problems)
     }
 
-    /// Who shows these headers.
+    /// Notes what a consumer is known by. Each key and each name in a certificate is one consumer's.
+    fn place(&mut self, consumer: &Consumer, principal: &Arc<Principal>, config: &Config, problems: &mut Vec<Problem>) {
+        let path = format!("consumers.{}", principal.name);
+        let mut wrong = |list: &str, i: usize, message: String| problems.push(Problem::new(format!("{path}.{list}[{i}]"), message));
+        for (i, key) in consumer.keys.iter().enumerate() {
+            match read_key(key) {
+                Err(message) => wrong("keys", i, message),
+                Ok((hash, expires)) => match self.keys.get(&hash) {
+                    Some(other) => wrong("keys", i, format!("is the key of {} too; a key says who one is", other.principal.name)),
+                    None => {
+                        self.keys.insert(hash, KeyRule { principal: principal.clone(), expires });
+                    }
+                },
+            }
+        }
+        for (i, text) in consumer.certificates.iter().enumerate() {
+            match Name::read(text) {
+                Err(message) => wrong("certificates", i, message),
+                Ok(name) => match self.certificates.get(&name) {
+                    Some(other) => wrong("certificates", i, format!("is a certificate of {} too; a certificate says who one is", other.name)),
+                    None => {
+                        self.certificates.insert(name, principal.clone());
+                    }
+                },
+            }
+        }
+        if !consumer.certificates.is_empty() && config.tls.as_ref().is_none_or(|tls| tls.client_ca.is_none()) {
+            problems.push(Problem::new(format!("{path}.certificates"), "needs `tls.client_ca`: without it clients are not asked for a certificate"));
+        }
+    }
+
+    /// Who shows a key of this hash, or this certificate, or nothing. A key that is shown decides alone.
     ///
     /// # Errors
     /// When it is a stranger.
-    pub fn find(&self, headers: &HeaderMap, now: Duration) -> Result<Arc<Principal>, Stranger> {
-        let Some(key) = shown_key(headers) else { return self.anonymous.clone().ok_or(Stranger::NoKey) };
-        // Looked up by its hash: how long that takes says nothing about any key, known or not.
-        let hash: [u8; 32] = Sha256::digest(key.as_bytes()).into();
-        let found = match self.keys.get(&hash) {
-            None => self.made.find(&hash, now).and_then(|name| self.by_name.get(&*name).cloned().ok_or(Stranger::Unknown)),
+    pub fn find(&self, key: Option<&Hash>, peer: Option<&Peer>, now: Duration) -> Result<Arc<Principal>, Stranger> {
+        let stranger = match key.map(|key| self.holder(key, now)) {
+            Some(Ok(principal)) => return Ok(principal),
+            // SDKs insist on some key; where the configuration names none, one that means nothing is as good as none.
+            Some(Err(Stranger::Unknown)) if self.keys.is_empty() => Stranger::Unknown,
+            Some(Err(stranger)) => return Err(stranger),
+            None => Stranger::NoKey,
+        };
+        let known = peer.and_then(|peer| peer.names().iter().find_map(|name| self.certificates.get(name)));
+        known.or(self.anonymous.as_ref()).cloned().ok_or(stranger)
+    }
+
+    /// Whose key it is. Looked up by its hash: how long that takes says nothing about any key, known or not.
+    fn holder(&self, key: &Hash, now: Duration) -> Result<Arc<Principal>, Stranger> {
+        match self.keys.get(key) {
+            None => self.made.find(key, now).and_then(|name| self.by_name.get(&*name).cloned().ok_or(Stranger::Unknown)),
             Some(rule) if rule.expires.is_some_and(|end| now.as_secs() >= end) => Err(Stranger::Expired),
             Some(rule) => Ok(rule.principal.clone()),
-        };
-        match (found, &self.anonymous) {
-            // SDKs insist on some key; where the configuration names none, any that means nothing is as good as none.
-            (Err(Stranger::Unknown), Some(anonymous)) if self.keys.is_empty() => Ok(anonymous.clone()),
-            (found, _) => found,
         }
+    }
+
+    /// Who a token speaks of: the consumer of this name, or else a member of those groups that are configured, made for as
+    /// long as the token is known. `None` for who is neither.
+    #[must_use]
+    pub fn known_as(&self, name: &str, groups: &[&str]) -> Option<Arc<Principal>> {
+        if let Some(principal) = self.by_name.get(name) {
+            return Some(principal.clone());
+        }
+        let mut known: Vec<String> = Vec::new();
+        for group in groups {
+            if self.groups.contains_key(*group) && !known.iter().any(|k| k == group) {
+                known.push((*group).to_owned());
+            }
+        }
+        let (principal, problems) = member(name, known, &self.groups);
+        // Groups were checked when they were compiled; if one of their limits cannot be held, nobody comes in by it.
+        (!principal.groups.is_empty() && problems.is_empty()).then(|| Arc::new(principal))
     }
 
     /// Everyone, by name.
@@ -138,27 +177,42 @@ impl Principals {
         self.by_name.values()
     }
 
-    /// Whether who shows no key is served.
+    /// Whether who shows nothing is served.
     #[must_use]
     pub fn open(&self) -> bool {
         self.anonymous.is_some()
     }
+
+    /// What may be shown to come in: keys, certificates.
+    #[must_use]
+    pub fn takes(&self) -> (bool, bool) {
+        (!self.keys.is_empty() || !self.made.is_empty(), !self.certificates.is_empty())
+    }
 }
 
-/// The key that a client shows, wherever its SDK puts it.
-fn shown_key(headers: &HeaderMap) -> Option<&str> {
+/// A member of groups who has nothing else.
+fn member(name: &str, groups: Vec<String>, all: &Groups) -> (Principal, Vec<Problem>) {
+    let consumer = Consumer { groups, ..Consumer::default() };
+    let groups = consumer.groups.iter().filter_map(|group| Some((group.clone(), all.get(group)?.clone()))).collect();
+    let config = Config { groups, consumers: [(name.to_owned(), consumer.clone())].into(), ..Config::default() };
+    Principal::build(name, &consumer, &config)
+}
+
+/// The key or token that a client shows, wherever its SDK puts it.
+#[must_use]
+pub fn shown_key(headers: &HeaderMap) -> Option<&str> {
     let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::trim).filter(|v| !v.is_empty());
     let bearer = text(header::AUTHORIZATION.as_str()).and_then(|v| v.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, key)| key.trim());
     bearer.or_else(|| ["x-api-key", "api-key", "x-goog-api-key"].into_iter().find_map(text)).filter(|k| !k.is_empty())
 }
 
-fn read_key(entry: &KeyEntry) -> Result<([u8; 32], Option<u64>), String> {
+fn read_key(entry: &KeyEntry) -> Result<(Hash, Option<u64>), String> {
     let (plain, hash, expires) = match entry {
         KeyEntry::Plain(key) => (Some(key), None, None),
         KeyEntry::Long(key) => (key.key.as_ref(), key.sha256.as_deref(), key.expires.as_deref()),
     };
     let hash = match (plain, hash) {
-        (Some(key), None) if key.expose().trim().len() >= 8 => Sha256::digest(key.expose().trim().as_bytes()).into(),
+        (Some(key), None) if key.expose().trim().len() >= 8 => hash_of(key.expose().trim()),
         (Some(_), None) => return Err("is too short to be a key: at least 8 characters".into()),
         (None, Some(hex)) => unhex(hex).ok_or("`sha256` must be 64 hex digits")?,
         _ => return Err("needs either the key or its `sha256`".into()),
@@ -167,17 +221,23 @@ fn read_key(entry: &KeyEntry) -> Result<([u8; 32], Option<u64>), String> {
     Ok((hash, expires))
 }
 
-/// The bytes of a hash in hex digits.
-pub(crate) fn unhex(text: &str) -> Option<[u8; 32]> {
+/// A hash from its 64 hex digits.
+pub(crate) fn unhex(text: &str) -> Option<Hash> {
     let digits: Vec<u8> = text.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
     let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
     (digits.len() == 64).then(|| bytes.try_into().ok())?
 }
 
+/// The hash of a key or token.
+#[must_use]
+pub fn hash_of(key: &str) -> Hash {
+    Sha256::digest(key.as_bytes()).into()
+}
+
 /// Hex digits of a key's hash: what stands in a configuration.
 #[must_use]
 pub fn hash_hex(key: &str) -> String {
-    Sha256::digest(key.as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
+    hash_of(key).iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Seconds since 1970 of a day, or of a moment in UTC.
@@ -203,6 +263,30 @@ pub(crate) fn day_or_time(text: &str) -> Option<u64> {
 }
 
 impl Principal {
+    /// Compiles a consumer, with the groups that it is a member of.
+    fn build(name: &str, consumer: &Consumer, config: &Config) -> (Self, Vec<Problem>) {
+        let mut problems = Vec::new();
+        let mut group_models = Some(Vec::new());
+        for (i, group) in consumer.groups.iter().enumerate() {
+            match config.groups.get(group) {
+                None => {
+                    let known: Vec<&str> = config.groups.keys().map(String::as_str).collect();
+                    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                    problems.push(Problem::new(format!("consumers.{name}.groups[{i}]"), format!("no group \"{group}\"; known: {known}")));
+                }
+                Some(group) if group.models.is_empty() => group_models = None,
+                Some(group) => group_models.iter_mut().for_each(|m| m.extend(group.models.iter().cloned())),
+            }
+        }
+        if consumer.groups.is_empty() {
+            group_models = None;
+        }
+        let (limits, limit_problems) = limits_of(name, config);
+        problems.extend(limit_problems);
+        let groups = consumer.groups.iter().map(|g| g.as_str().into()).collect();
+        (Principal { limits, name: name.into(), groups, models: consumer.models.clone(), group_models }, problems)
+    }
+
     /// Whether a model may be used by this name, as far as the consumer and the groups say.
     #[must_use]
     pub fn may_use(&self, model: &str) -> bool {
@@ -284,16 +368,17 @@ groups:
         let (all, problems) = Principals::build(&config(YAML), false);
         assert!(problems.is_empty(), "{problems:?}");
         let now = Duration::from_secs(1_800_000_000);
+        let find = |headers: &HeaderMap| all.find(shown_key(headers).map(hash_of).as_ref(), None, now);
         for (name, value) in
             [("authorization", "Bearer alice-key-1"), ("authorization", "bearer  alice-key-1"), ("x-api-key", "alice-key-1"), ("api-key", "alice-key-1"), ("x-goog-api-key", "alice-key-1")]
         {
-            assert_eq!(&*all.find(&headers(name, value), now).unwrap().name, "alice", "{name}");
+            assert_eq!(&*find(&headers(name, value)).unwrap().name, "alice", "{name}");
         }
-        assert_eq!(&*all.find(&headers("x-api-key", "test"), now).unwrap().name, "bob");
-        assert_eq!(all.find(&headers("x-api-key", "nope"), now).unwrap_err(), Stranger::Unknown);
-        assert_eq!(all.find(&headers("x-api-key", "alice-key-2"), now).unwrap_err(), Stranger::Expired);
-        assert_eq!(all.find(&HeaderMap::new(), now).unwrap_err(), Stranger::NoKey);
-        assert_eq!(all.find(&headers("authorization", "Basic alice-key-1"), now).unwrap_err(), Stranger::NoKey);
+        assert_eq!(&*find(&headers("x-api-key", "test")).unwrap().name, "bob");
+        assert_eq!(find(&headers("x-api-key", "nope")).unwrap_err(), Stranger::Unknown);
+        assert_eq!(find(&headers("x-api-key", "alice-key-2")).unwrap_err(), Stranger::Expired);
+        assert_eq!(find(&HeaderMap::new()).unwrap_err(), Stranger::NoKey);
+        assert_eq!(find(&headers("authorization", "Basic alice-key-1")).unwrap_err(), Stranger::NoKey);
     }
 
     #[test]
@@ -313,6 +398,56 @@ groups:
     fn two_consumers_with_one_key_and_unknown_groups_are_problems() {
         let (_, problems) = Principals::build(&config("consumers: { a: { keys: [same-key-x] }, b: { keys: [same-key-x, short, { sha256: zz }, {}], groups: [gone] } }"), false);
         assert_eq!(problems.len(), 5, "{problems:?}");
+    }
+
+    /// A client with a certificate for these names.
+    fn peer(names: &[&str], common: &str) -> Peer {
+        let mut params = rcgen::CertificateParams::new(names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, common);
+        let made = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        Peer::read(made.der(), Arc::default()).unwrap()
+    }
+
+    #[test]
+    fn a_certificate_says_who_one_is_unless_a_key_does() {
+        let yaml = "
+tls: { cert: c, key: k, client_ca: ca }
+consumers:
+  host: { certificates: [a.example.com, CN=a] }
+  named: { certificates: [CN=b.example.com] }
+  keyed: { keys: [key-of-keyed] }
+";
+        let (all, problems) = Principals::build(&config(yaml), false);
+        assert!(problems.is_empty(), "{problems:?}");
+        let find = |key: Option<&str>, peer: &Peer| all.find(key.map(hash_of).as_ref(), Some(peer), Duration::ZERO).map(|p| p.name.to_string());
+        assert_eq!(find(None, &peer(&["x.example.com", "A.example.com"], "b.example.com")).as_deref(), Ok("host"), "alternative names come before the common one");
+        assert_eq!(find(None, &peer(&["x.example.com"], "b.example.com")).as_deref(), Ok("named"));
+        assert_eq!(find(None, &peer(&["b.example.com"], "x")), Err(Stranger::NoKey), "a host's name is no common name");
+        assert_eq!(find(Some("key-of-keyed"), &peer(&["a.example.com"], "x")).as_deref(), Ok("keyed"));
+        assert_eq!(find(Some("key-of-nobody"), &peer(&["a.example.com"], "x")), Err(Stranger::Unknown), "there is no falling back");
+
+        // Where nobody has a key, the one that an SDK insists on is as good as none.
+        let (all, _) = Principals::build(&config("tls: { cert: c, key: k, client_ca: ca }\nconsumers: { host: { certificates: [a.example.com] } }"), false);
+        let find = |peer: Option<&Peer>| all.find(Some(&hash_of("none")), peer, Duration::ZERO).map(|p| p.name.to_string());
+        assert_eq!(find(Some(&peer(&["a.example.com"], "x"))).as_deref(), Ok("host"));
+        assert_eq!(find(None), Err(Stranger::Unknown));
+    }
+
+    #[test]
+    fn certificates_that_say_too_little_or_too_much_are_problems() {
+        let (_, problems) =
+            Principals::build(&config("tls: { cert: c, key: k, client_ca: ca }\nconsumers: { a: { certificates: [x.example.com] }, b: { certificates: [X.example.com, 10.0.0.1] } }"), false);
+        let said: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert!(said.len() == 2 && said[0].starts_with("consumers.b.certificates[0]: is a certificate of a too") && said[1].starts_with("consumers.b.certificates[1]: is an IP"), "{said:?}");
+        let (_, problems) = Principals::build(&config("tls: { cert: c, key: k }\nconsumers: { a: { certificates: [x.example.com] } }"), false);
+        assert!(problems.len() == 1 && problems[0].message.starts_with("needs `tls.client_ca`"), "{problems:?}");
+    }
+
+    #[test]
+    fn a_group_without_members_is_checked_too() {
+        let (all, problems) = Principals::build(&config("groups: { g: { limits: [{ requests: 1 }] }, h: {} }"), false);
+        assert!(problems.len() == 1 && problems[0].to_string().starts_with("groups.g.limits[0]: "), "{problems:?}");
+        assert!(all.known_as("somebody", &["g"]).is_none() && all.known_as("somebody", &["h"]).is_some());
     }
 
     #[test]

@@ -71,16 +71,22 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// The estimate for a body of so many bytes whose answer may have so many tokens, by the dearest of these prices.
+    /// The estimate for a prompt and an answer of so many tokens, at this price if it is known.
     #[must_use]
-    pub fn new<'a>(prompt: u64, completion: u64, prices: impl Iterator<Item = &'a Model>) -> Self {
+    pub fn new(prompt: u64, completion: u64, price: Option<&Model>) -> Self {
         let cost = |price: &Model| {
             // What is written to a cache costs more than what is not: the dearest way the prompt can be counted.
             let plain = Usage { input: prompt, output: completion, ..Usage::default() };
             let written = Usage { cache_write_1h: prompt, output: completion, ..Usage::default() };
             price.cost(&plain, false).max(price.cost(&written, false)).0
         };
-        Estimate { prompt, completion, cost: prices.map(cost).max().unwrap_or(0) }
+        Estimate { prompt, completion, cost: price.map_or(0, cost) }
+    }
+
+    /// Of each the larger.
+    #[must_use]
+    pub fn or_more(self, other: Self) -> Self {
+        Estimate { prompt: self.prompt.max(other.prompt), completion: self.completion.max(other.completion), cost: self.cost.max(other.cost) }
     }
 
     /// How much of a unit it is.
@@ -183,15 +189,25 @@ fn window(limit: &Limit, per: Duration) -> Result<Window, String> {
     Ok(Window::Fixed(calendar, zone))
 }
 
-/// Billionths of a dollar, from the digits as they are written: a float would not be exact.
+/// Billionths of a dollar, from the digits as they are written (`0.05`, `5e-2`): a float would not be exact. Anything finer than
+/// a billionth is no amount.
 #[must_use]
 pub fn nanodollars(text: &str) -> Option<u64> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    if fraction.len() > 9 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
+    let (number, exponent) = match text.split_once(['e', 'E']) {
+        None => (text, 0),
+        Some((number, exponent)) => (number, exponent.parse::<i32>().ok().filter(|e| (-30..=30).contains(e))?),
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = format!("{whole}{fraction}");
+    if whole.is_empty() || digits.len() > 40 || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    let fraction: u64 = format!("{fraction:0<9}").parse().ok()?;
-    whole.parse::<u64>().ok()?.checked_mul(1_000_000_000)?.checked_add(fraction)
+    // The number is its digits times ten to this, in billionths.
+    let shift = exponent - i32::try_from(fraction.len()).ok()? + 9;
+    let value: u128 = digits.parse().ok()?;
+    let power = 10_u128.checked_pow(shift.unsigned_abs())?;
+    let nano = if shift >= 0 { value.checked_mul(power)? } else { (value % power == 0).then(|| value / power)? };
+    u64::try_from(nano).ok()
 }
 
 /// An amount as people are told it: dollars as a decimal number, the rest as it is counted.
@@ -262,13 +278,19 @@ mod tests {
         assert_eq!(nanodollars("25"), Some(25_000_000_000));
         assert_eq!(nanodollars("0.0000000001"), None);
         assert_eq!(nanodollars("-1"), None);
+        for (text, nano) in [("1e-6", 1000), ("5E-2", 50_000_000), ("0.10", 100_000_000), ("1.5e1", 15_000_000_000), ("0", 0), ("1.0000000000", 1_000_000_000)] {
+            assert_eq!(nanodollars(text), Some(nano), "{text}");
+        }
+        for text in ["", ".", ".5", "1e", "1e-10", "1e40", "99999999999999999999", "0x1", "1_0", "NaN"] {
+            assert_eq!(nanodollars(text), None, "{text}");
+        }
     }
 
     #[test]
     fn an_estimate_takes_the_dearest_price() {
         let cheap = Model { input: 1.0, output: 2.0, ..Model::default() };
         let dear = Model { input: 10.0, output: 20.0, cache_write: Some(12.5), ..Model::default() };
-        let e = Estimate::new(1000, 100, [&cheap, &dear].into_iter());
+        let e = [Some(&cheap), Some(&dear), None].into_iter().map(|price| Estimate::new(1000, 100, price)).fold(Estimate::default(), Estimate::or_more);
         assert_eq!((e.of(Unit::Tokens), e.of(Unit::Requests), e.cost), (1100, 1, 14_500_000));
     }
 }

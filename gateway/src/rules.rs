@@ -5,18 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
 use providers::prices::{Model, Prices};
 use providers::{Auth, Provider, Settings};
 use tracing::Instrument as _;
 
-use crate::config::{Balance, Config, ModelConfig, ModelKind, Problem, ProviderConfig, Sticky, UnknownPrice};
+use crate::background::Background;
+use crate::config::{Balance, Config, ModelConfig, ModelKind, OnDisconnect, Problem, ProviderConfig, Sticky, UnknownPrice};
 use crate::credential::Credential;
+use crate::jwt::Tokens;
 use crate::principal::{Access, Principals};
 use crate::prompts::{PromptRule, Prompts};
 use crate::secret::{Secret, Shown};
 use crate::state::State;
-use crate::target::{BreakerRule, Stats};
+use crate::target::{BreakerRule, Figures, Stats};
 use crate::upstream::Client;
 
 /// Everything that a request is judged by.
@@ -24,7 +28,7 @@ pub struct Rules {
     /// What they were compiled from.
     pub config: Config,
     /// Models by their exact name.
-    pub models: HashMap<String, Arc<ModelRule>>,
+    pub models: HashMap<String, Arc<ModelRule>, foldhash::fast::RandomState>,
     /// Models whose name has a `*`, longest fixed part first.
     pub wildcards: Vec<Wildcard>,
     /// Providers by name.
@@ -37,8 +41,12 @@ pub struct Rules {
     pub prompts: Prompts,
     /// Who may come in.
     pub principals: Principals,
+    /// Whose tokens are believed.
+    pub tokens: Option<Tokens>,
     /// Bounds.
     pub limits: Limits,
+    /// Whether any model's answers are read to their end without a client.
+    pub drains: bool,
     /// Whether prompts and answers may be written down.
     pub log_content: bool,
     /// Share of the traces begun here that are recorded, 0 to 1.
@@ -73,6 +81,10 @@ pub struct ProviderRule {
     pub dialect: Box<dyn Provider>,
     /// Its base URL, checked to be one.
     pub base_url: String,
+    /// The same in parts; empty for a provider that has no place.
+    base: Base,
+    /// The client's headers that are for this provider.
+    pub forwards: Vec<HeaderName>,
     /// Who we are there.
     pub credential: Arc<Credential>,
     /// Headers of every call.
@@ -80,15 +92,31 @@ pub struct ProviderRule {
     /// Secrets that must not come back in what it says.
     pub shown: Shown,
     /// Keeps the credential fresh for as long as these rules live.
-    _refresher: Option<Refresher>,
+    _refresher: Option<Background>,
 }
 
-/// A background task that ends with what it works for.
-struct Refresher(tokio::task::JoinHandle<()>);
+/// A base URL in parts, so that a call's URL is put together and not parsed.
+#[derive(Debug, Default)]
+struct Base {
+    scheme: Option<Scheme>,
+    authority: Option<Authority>,
+    path: String,
+}
 
-impl Drop for Refresher {
-    fn drop(&mut self) {
-        self.0.abort();
+impl ProviderRule {
+    /// The URL of a path of this provider's, which begins behind the base URL.
+    ///
+    /// # Errors
+    /// When the path cannot stand in a URL.
+    pub fn uri(&self, path: &str) -> Result<Uri, http::Error> {
+        let mut whole = String::with_capacity(self.base.path.len() + path.len());
+        whole.push_str(&self.base.path);
+        whole.push_str(path);
+        let mut parts = http::uri::Parts::default();
+        parts.scheme.clone_from(&self.base.scheme);
+        parts.authority.clone_from(&self.base.authority);
+        parts.path_and_query = Some(PathAndQuery::from_maybe_shared(Bytes::from(whole))?);
+        Ok(Uri::from_parts(parts)?)
     }
 }
 
@@ -106,6 +134,8 @@ pub struct ModelRule {
     pub hash_on: Option<HeaderName>,
     /// Whether conversations stay where they are.
     pub sticky: Option<Sticky>,
+    /// Whether an answer is read to its end when its client leaves.
+    pub drains: bool,
     /// What it is for.
     pub kind: ModelKind,
     /// When to try again.
@@ -139,7 +169,7 @@ pub struct TargetRule {
     /// Its rank.
     pub priority: u32,
     /// What is known of it.
-    pub stats: Arc<Stats>,
+    pub figures: Arc<Figures>,
     /// The client that connects within this model's time.
     pub client: Client,
 }
@@ -188,11 +218,13 @@ impl Rules {
         let (mut principals, principal_problems) = Principals::build(config, crate::serve::is_open(config));
         principals.made = state.keyring.clone();
         builder.problems.extend(principal_problems);
+        let (tokens, token_problems) = Tokens::build(&config.auth, state);
+        builder.problems.extend(token_problems);
         for (name, price) in &config.prices {
             builder.check_price(name, config);
             builder.prices.set(name.clone(), price.clone());
         }
-        let mut models = HashMap::new();
+        let mut models = HashMap::default();
         let mut wildcards = Vec::new();
         for (name, entry) in &config.models {
             let Some(model) = builder.model(name, &entry.0, config, &prompts) else { continue };
@@ -226,7 +258,9 @@ impl Rules {
             unknown_price: config.unknown_price,
             prompts,
             principals,
+            tokens,
             limits,
+            drains: config.models.values().any(|m| m.0.on_disconnect == OnDisconnect::Drain),
             log_content: config.log.content,
             sample: config.telemetry.sample.unwrap_or(1.0),
         })
@@ -269,12 +303,19 @@ impl TargetRule {
         }
     }
 
+    /// What is known of it, for what the client's words make of it.
+    #[must_use]
+    pub fn stats(&self, rest: &str) -> Arc<Stats> {
+        self.figures.of(rest)
+    }
+
     /// What the model costs and can do.
     #[must_use]
     pub fn price_of(&self, model: &str, prices: &Prices) -> Option<Arc<Model>> {
         match &self.price {
-            Some(price) => Some(price.clone()),
-            None => prices.get(&self.provider.name, self.provider.dialect.kind(), model).cloned(),
+            // A name that stands as it is was looked up when the rules were built, and is known or not.
+            price if !self.model.contains('*') => price.clone(),
+            _ => prices.get(&self.provider.name, self.provider.dialect.kind(), model).cloned(),
         }
     }
 }
@@ -303,9 +344,14 @@ impl Builder<'_> {
             Err(e) => return self.problem(path, e.to_string()),
         };
         let base_url = dialect.base_url().to_owned();
+        let mut base = Base::default();
         if !base_url.is_empty() {
             match base_url.parse::<Uri>() {
-                Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && uri.query().is_none() => {}
+                Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && uri.query().is_none() => {
+                    let parts = uri.into_parts();
+                    let path = parts.path_and_query.map_or(String::new(), |p| p.path().trim_end_matches('/').to_owned());
+                    base = Base { scheme: parts.scheme, authority: parts.authority, path };
+                }
                 _ => return self.problem(format!("{path}.base_url"), format!("{base_url:?} is not an http(s) URL without a query")),
             }
         }
@@ -324,11 +370,11 @@ impl Builder<'_> {
                 _ => self.problem(format!("{path}.headers.{key}"), "is not a valid header"),
             }
         }
-        let refresher = (!credential.is_static())
-            .then(|| tokio::runtime::Handle::try_current().ok())
-            .flatten()
-            .map(|runtime| Refresher(runtime.spawn(credential.clone().keep_fresh().instrument(tracing::info_span!("credential", provider = name)))));
-        self.providers.insert(name.to_owned(), Arc::new(ProviderRule { name: name.into(), dialect, base_url, credential, headers, shown: shown(config), _refresher: refresher }));
+        let fresh = (!credential.is_static()).then(|| credential.clone().keep_fresh().instrument(tracing::info_span!("credential", provider = name)));
+        let refresher = fresh.and_then(Background::spawn);
+        let forwards = dialect.forwards().iter().map(|name| HeaderName::from_static(name)).collect();
+        let rule = ProviderRule { name: name.into(), forwards, dialect, base_url, base, credential, headers, shown: shown(config), _refresher: refresher };
+        self.providers.insert(name.to_owned(), Arc::new(rule));
     }
 
     fn check_price(&mut self, name: &str, config: &Config) {
@@ -396,6 +442,7 @@ impl Builder<'_> {
             balance: config.balance,
             hash_on,
             sticky: config.sticky,
+            drains: config.on_disconnect == OnDisconnect::Drain,
             kind: config.kind,
             retry,
             timeout: TimeoutRule {
@@ -427,9 +474,9 @@ impl Builder<'_> {
         }
         // A provider that was refused has been reported already.
         let provider = self.providers.get(provider)?.clone();
-        let stats = self.state.stats(&format!("{of} → {target}"));
+        let figures = self.state.figures(&format!("{of} → {target}"), model.contains('*'));
         let price = self.prices.get(&provider.name, provider.dialect.kind(), model).cloned().filter(|_| !model.contains('*'));
-        Some(TargetRule { name: format!("{}/{model}", provider.name).into(), provider, model: model.into(), price, weight, priority, stats, client: client.clone() })
+        Some(TargetRule { name: format!("{}/{model}", provider.name).into(), provider, model: model.into(), price, weight, priority, figures, client: client.clone() })
     }
 
     fn retry(&mut self, path: &str, config: &ModelConfig) -> RetryRule {
@@ -456,7 +503,7 @@ impl Builder<'_> {
         rule
     }
 
-    fn place(&mut self, name: &str, model: Arc<ModelRule>, models: &mut HashMap<String, Arc<ModelRule>>, wildcards: &mut Vec<Wildcard>) {
+    fn place(&mut self, name: &str, model: Arc<ModelRule>, models: &mut HashMap<String, Arc<ModelRule>, foldhash::fast::RandomState>, wildcards: &mut Vec<Wildcard>) {
         match name.split_once('*') {
             Some((prefix, suffix)) => wildcards.push(Wildcard { prefix: prefix.to_owned(), suffix: suffix.to_owned(), model }),
             None => {

@@ -1,4 +1,4 @@
-//! The running process: listeners, TLS, reload on change and on SIGHUP, drain on SIGTERM.
+//! The running process: listeners, reload on change and on SIGHUP, drain on SIGTERM.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -7,25 +7,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
 
 use crate::admin::{self, access, access::Access};
-use crate::config::{Admin, Audit, Config, Problem, SinkConfig, Tls};
+use crate::certificate::Peer;
+use crate::config::{Admin, Audit, Config, Problem, SinkConfig};
 use crate::counters::{Counters, Memory, Redis, WhenDown, journal, redis};
 use crate::keyring::Keyring;
 use crate::ledger::Ledger;
 use crate::rules::Rules;
 use crate::sinks::Sinks;
 use crate::state::State;
-use crate::telemetry;
+use crate::{telemetry, tls};
 
 /// A gateway that listens but does not serve yet.
 pub struct Gateway {
@@ -34,7 +34,7 @@ pub struct Gateway {
     listener: TcpListener,
     admin: Option<TcpListener>,
     access: Access,
-    tls: Arc<ArcSwapOption<rustls::ServerConfig>>,
+    tls: Arc<ArcSwapOption<tls::Listener>>,
     bounds: Bounds,
     /// Where the configuration came from, and what it looked like then.
     source: Option<(PathBuf, Stamp)>,
@@ -80,7 +80,7 @@ impl Gateway {
         let mut problems = check(config);
         let rules = Rules::build(config, &state).map_err(|p| problems.extend(p)).ok();
         let sinks = Sinks::open(&sinks_of(config), &state.http).map_err(|p| problems.extend(p)).ok();
-        let tls = config.tls.as_ref().and_then(|t| server_tls(t).map_err(|p| problems.push(p)).ok());
+        let tls = config.tls.as_ref().and_then(|t| tls::Listener::read(t).map_err(|p| problems.extend(p)).ok());
         let listen = config.listen.unwrap_or(DEFAULT_LISTEN);
         let listener = bind("listen", listen).await.map_err(|p| problems.push(p)).ok();
         let admin = match Admin::listen(config.admin.as_ref()) {
@@ -107,6 +107,12 @@ impl Gateway {
     /// When the system does not say.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// What stands before that in a URL.
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.load().is_some() { "https" } else { "http" }
     }
 
     /// Where the admin port is.
@@ -258,7 +264,7 @@ async fn bind(path: &str, at: SocketAddr) -> Result<TcpListener, Problem> {
 async fn connection(
     state: Arc<State>,
     stream: TcpStream,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<Arc<tls::Listener>>,
     bounds: Bounds,
     watcher: hyper_util::server::graceful::Watcher,
     permit: Option<tokio::sync::OwnedSemaphorePermit>,
@@ -266,16 +272,23 @@ async fn connection(
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(bounds.read).max_buf_size(bounds.head.max(READ)).pipeline_flush(false);
     builder.http2().timer(TokioTimer::new()).max_header_list_size(bounds.head as u32).keep_alive_interval(Some(Duration::from_secs(30)));
-    let service = service_fn(move |request| crate::door::serve(state.clone(), request));
+    let service = |peer: Option<Arc<Peer>>| {
+        service_fn(move |mut request: Request<Incoming>| {
+            if let Some(peer) = &peer {
+                request.extensions_mut().insert(peer.clone());
+            }
+            crate::door::serve(state.clone(), request)
+        })
+    };
     let result = match tls {
-        None => watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned()).await,
+        None => watcher.watch(builder.serve_connection(TokioIo::new(stream), service(None)).into_owned()).await,
         Some(tls) => {
-            let handshake = tokio::time::timeout(bounds.read, TlsAcceptor::from(tls).accept(stream)).await;
-            let Ok(Ok(stream)) = handshake else {
+            let handshake = tokio::time::timeout(bounds.read, tls.accept(stream)).await;
+            let Ok(Ok((stream, peer))) = handshake else {
                 tracing::debug!("a TLS handshake failed");
                 return;
             };
-            watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned()).await
+            watcher.watch(builder.serve_connection(TokioIo::new(stream), service(peer)).into_owned()).await
         }
     };
     if let Err(error) = result {
@@ -289,23 +302,27 @@ async fn connection(
 pub fn check(config: &Config) -> Vec<Problem> {
     let mut problems = telemetry::check(&config.telemetry);
     let listen = config.listen.unwrap_or(DEFAULT_LISTEN);
-    if !listen.ip().is_loopback() && config.auth.anonymous.is_none() && config.consumers.is_empty() {
+    let known = !config.consumers.is_empty() || !config.auth.issuers().is_empty();
+    if !listen.ip().is_loopback() && config.auth.anonymous.is_none() && !known {
         problems.push(Problem::new(
             "listen",
-            format!("{listen} is not on loopback, and everyone who reaches it could spend your money: configure `consumers`, or say `auth: {{ anonymous: true }}` if that is meant"),
+            format!("{listen} is not on loopback, and everyone who reaches it could spend your money: configure `consumers` or `auth.jwt`, or say `auth: {{ anonymous: true }}` if that is meant"),
         ));
     }
-    if config.consumers.is_empty() && config.auth.anonymous == Some(false) {
+    if !known && config.auth.anonymous == Some(false) {
         problems.push(Problem::new("auth.anonymous", "is false, and there are no consumers: nobody could come in"));
+    }
+    if !config.auth.issuers().is_empty() && config.consumers.is_empty() && config.groups.is_empty() {
+        problems.push(Problem::new("auth.jwt", "lets nobody in: a token's consumer, or one of its groups, must be configured under `consumers` or `groups`"));
     }
     problems.extend(access::problem(config));
     problems
 }
 
-/// Whether requests without a key are served: if it is said so, or if nobody has a key and only this machine can ask.
+/// Whether requests without a key are served: if it is said so, or if nobody is known by one and only this machine can ask.
 #[must_use]
 pub fn is_open(config: &Config) -> bool {
-    config.auth.anonymous.unwrap_or_else(|| config.consumers.is_empty() && config.listen.unwrap_or(DEFAULT_LISTEN).ip().is_loopback())
+    config.auth.anonymous.unwrap_or_else(|| config.consumers.is_empty() && config.auth.issuers().is_empty() && config.listen.unwrap_or(DEFAULT_LISTEN).ip().is_loopback())
 }
 
 fn sinks_of(config: &Config) -> Vec<SinkConfig> {
@@ -316,21 +333,12 @@ fn sinks_of(config: &Config) -> Vec<SinkConfig> {
     }
 }
 
-fn server_tls(tls: &Tls) -> Result<rustls::ServerConfig, Problem> {
-    let read = |what: &str, path: &Path, e: &dyn std::fmt::Display| Problem::new(format!("tls.{what}"), format!("cannot read {}: {e}", path.display()));
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&tls.cert).and_then(Iterator::collect).map_err(|e| read("cert", &tls.cert, &e))?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|e| read("key", &tls.key, &e))?;
-    let mut config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).map_err(|e| Problem::new("tls", format!("certificate and key do not fit: {e}")))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
-}
-
 /// Loads a configuration anew and swaps it in: on SIGHUP, when it has changed, or when asked.
 #[derive(Clone)]
 pub struct Reloader {
     state: Arc<State>,
     source: PathBuf,
-    tls: Arc<ArcSwapOption<rustls::ServerConfig>>,
+    tls: Arc<ArcSwapOption<tls::Listener>>,
     /// One at a time, so that the last one begun is the one that holds.
     turn: Arc<Mutex<()>>,
 }
@@ -379,17 +387,17 @@ impl Reloader {
         let rules = Rules::build(&config, state).map_err(|p| problems.extend(p)).ok();
         let new_tls = match &config.tls {
             None => None,
-            Some(t) => server_tls(t).map_err(|p| problems.push(p)).ok(),
+            Some(t) => tls::Listener::read(t).map_err(|p| problems.extend(p)).ok(),
         };
         let sinks = Sinks::open(&sinks_of(&config), &state.http).map_err(|p| problems.extend(p)).ok();
         let (Some(rules), Some(sinks), true) = (rules, sinks, problems.is_empty()) else { return Err(problems) };
         state.swap(Arc::new(rules));
         state.ledger.set(sinks);
         state.ledger.export(telemetry::renew(state.ledger.telemetry(), &config.telemetry, state.tls()));
-        if new_tls.is_some() == self.tls.load().is_some() {
-            self.tls.store(new_tls.map(Arc::new));
-        } else {
-            tracing::warn!("switching TLS on or off takes a restart; the rest of the new configuration is in force");
+        match (new_tls, &*self.tls.load()) {
+            (Some(new), Some(before)) => self.tls.store(Some(Arc::new(new.after(before)))),
+            (None, None) => {}
+            _ => tracing::warn!("switching TLS on or off takes a restart; the rest of the new configuration is in force"),
         }
         Ok(())
     }
@@ -436,4 +444,28 @@ fn stamp(source: &Path) -> Stamp {
             (f, meta.as_ref().and_then(|m| m.modified().ok()), meta.map_or(0, |m| m.len()))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn somebody_must_be_known_before_others_than_this_machine_can_ask() {
+        let jwt = "auth: { jwt: { issuer: \"https://id.example.com\", audience: a } }\ngroups: { staff: {} }\n";
+        let look = |listen: &str, yaml: &str| {
+            let config = crate::config::from_text(&format!("listen: {listen}:8080\n{yaml}"), &|_| None).unwrap();
+            (check(&config).iter().map(|p| p.path.clone()).collect::<Vec<_>>(), is_open(&config))
+        };
+        let none: Vec<String> = Vec::new();
+        assert_eq!(look("127.0.0.1", ""), (none.clone(), true));
+        assert_eq!(look("0.0.0.0", ""), (vec!["listen".to_owned()], false));
+        for yaml in [jwt, "consumers: { alice: { keys: [key-of-alice] } }\n"] {
+            assert_eq!(look("0.0.0.0", yaml), (none.clone(), false));
+            assert_eq!(look("127.0.0.1", yaml), (none.clone(), false), "where somebody is known, nobody else comes in");
+        }
+        assert_eq!(look("0.0.0.0", "auth: { anonymous: true }"), (none.clone(), true));
+        assert_eq!(look("127.0.0.1", "auth: { anonymous: false }"), (vec!["auth.anonymous".to_owned()], false));
+        assert_eq!(look("127.0.0.1", jwt.lines().next().unwrap()), (vec!["auth.jwt".to_owned()], false), "no token would let anybody in");
+    }
 }

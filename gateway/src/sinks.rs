@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::config::{HttpFormat, Problem, SinkConfig};
-use crate::ledger::Entry;
+use crate::ledger::{Entry, line};
 
 /// Entries that may wait for an HTTP sink.
 const HTTP_QUEUE: usize = 8192;
@@ -23,6 +23,8 @@ const BATCH: usize = 500;
 #[derive(Default)]
 pub struct Sinks {
     sinks: Vec<Sink>,
+    /// Where an entry becomes a line: one piece of memory for all of them.
+    line: Vec<u8>,
 }
 
 enum Sink {
@@ -46,7 +48,7 @@ impl Sinks {
                 Err(message) => problems.push(Problem::new(format!("log.audit[{i}]"), message)),
             }
         }
-        if problems.is_empty() { Ok(Sinks { sinks }) } else { Err(problems) }
+        if problems.is_empty() { Ok(Sinks { sinks, line: Vec::with_capacity(1024) }) } else { Err(problems) }
     }
 
     /// Whether there are none.
@@ -60,15 +62,17 @@ impl Sinks {
         if self.sinks.is_empty() {
             return;
         }
-        let Ok(mut line) = serde_json::to_string(entry) else { return };
-        line.push('\n');
+        self.line.clear();
+        line::write(entry, &mut self.line);
+        self.line.push(b'\n');
+        let text = std::str::from_utf8(&self.line).unwrap_or_default().trim_end();
         for sink in &mut self.sinks {
             let result = match sink {
-                Sink::Stdout(out) => out.write_all(line.as_bytes()),
-                Sink::File(out) => out.write_all(line.as_bytes()),
-                Sink::Syslog(syslog) => syslog.send(line.trim_end()),
+                Sink::Stdout(out) => out.write_all(&self.line),
+                Sink::File(out) => out.write_all(&self.line),
+                Sink::Syslog(syslog) => syslog.send(text),
                 Sink::Http { queue, dropped } => {
-                    if queue.try_send(line.trim_end().to_owned()).is_err() {
+                    if queue.try_send(text.to_owned()).is_err() {
                         dropped.fetch_add(1, Relaxed);
                     }
                     Ok(())

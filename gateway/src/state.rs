@@ -8,11 +8,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwapOption;
 
 use crate::counters::Counters;
+use crate::jwt::Sources;
 use crate::keyring::Keyring;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::rules::Rules;
-use crate::target::Stats;
+use crate::target::Figures;
 use crate::upstream::Client;
 
 /// The process.
@@ -24,7 +25,9 @@ pub struct State {
     tls: Arc<rustls::ClientConfig>,
     /// For what is hot: providers.
     upstream: Client,
-    stats: Mutex<HashMap<String, Arc<Stats>>>,
+    targets: Mutex<HashMap<String, Arc<Figures>>>,
+    /// The keys of issuers of tokens.
+    pub issuers: Sources,
     /// Where limits are counted.
     pub counters: Counters,
     /// Keys made at run time.
@@ -48,20 +51,14 @@ impl State {
     /// When the HTTP client cannot be made.
     pub fn new(ledger: Ledger, counters: Counters, keyring: Arc<Keyring>) -> Result<Arc<State>, String> {
         let tls = Arc::new(tls_roots());
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(rustls::ClientConfig::clone(&tls))
-            .connect_timeout(Duration::from_secs(5))
-            .timeout(Duration::from_secs(30))
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(USER_AGENT)
-            .build()
-            .map_err(|e| format!("cannot make an HTTP client: {e}"))?;
+        let http = http_client(rustls::ClientConfig::clone(&tls))?;
         Ok(Arc::new(State {
             rules: ArcSwapOption::empty(),
             http,
             upstream: Client::new(tls.clone(), Duration::from_secs(5)),
             tls,
-            stats: Mutex::default(),
+            targets: Mutex::default(),
+            issuers: Sources::default(),
             counters,
             keyring,
             ledger,
@@ -79,8 +76,11 @@ impl State {
         self.rules.load_full()
     }
 
-    /// Puts other rules in force.
+    /// Puts other rules in force. To be called inside a runtime: what they keep fresh begins here.
     pub fn swap(&self, rules: Arc<Rules>) {
+        if let Some(tokens) = &rules.tokens {
+            tokens.start();
+        }
         self.rules.store(Some(rules));
     }
 
@@ -96,18 +96,18 @@ impl State {
         &self.tls
     }
 
-    /// What is known of a target, by its name; made when it is new.
+    /// What is known of a target, by its name; made when it is new. `wildcard` says whether it stands for many models.
     #[must_use]
-    pub fn stats(&self, name: &str) -> Arc<Stats> {
-        let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
-        stats.entry(name.to_owned()).or_default().clone()
+    pub fn figures(&self, name: &str, wildcard: bool) -> Arc<Figures> {
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        targets.entry(name.to_owned()).or_insert_with(|| Arc::new(Figures::new(wildcard))).clone()
     }
 
     /// All targets that were ever known, by name.
     #[must_use]
-    pub fn all_stats(&self) -> Vec<(String, Arc<Stats>)> {
-        let stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<_> = stats.iter().map(|(n, s)| (n.clone(), s.clone())).collect();
+    pub fn all_stats(&self) -> Vec<(String, Arc<Figures>)> {
+        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = targets.iter().map(|(n, f)| (n.clone(), f.clone())).collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
         all
     }
@@ -116,6 +116,13 @@ impl State {
     #[must_use]
     pub fn now(&self) -> Duration {
         self.started_at + self.started.elapsed()
+    }
+
+    /// Time since 1970 by the system's clock, which may be set: for what others have dated (tokens, certificates, the end of
+    /// a key).
+    #[must_use]
+    pub fn wall(&self) -> Duration {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
     }
 
     /// Whether the process is going down.
@@ -127,6 +134,16 @@ impl State {
 
 /// What upstreams see as the user agent.
 pub const USER_AGENT: &str = concat!("trivium/", env!("CARGO_PKG_VERSION"));
+
+/// A client for what is not hot. It follows no redirects: what it is told to ask may be written by others.
+///
+/// # Errors
+/// When it cannot be made.
+pub(crate) fn http_client(tls: rustls::ClientConfig) -> Result<reqwest::Client, String> {
+    let builder = reqwest::Client::builder().tls_backend_preconfigured(tls).connect_timeout(Duration::from_secs(5)).timeout(Duration::from_secs(30));
+    let client = builder.redirect(reqwest::redirect::Policy::none()).user_agent(USER_AGENT).build();
+    client.map_err(|e| format!("cannot make an HTTP client: {e}"))
+}
 
 /// TLS with the system's roots; with none found, TLS to upstreams fails with a clear error, plain HTTP still works.
 fn tls_roots() -> rustls::ClientConfig {

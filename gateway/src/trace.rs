@@ -1,22 +1,19 @@
 //! W3C trace context: read from the client, handed on to the upstream, written into the ledger.
 
 use http::HeaderMap;
-use serde::Serialize;
 
-/// Where a request stands in a distributed trace. Hex, as the header has it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+use crate::names;
+
+/// Where a request stands in a distributed trace. Numbers: they are written out only where somebody reads them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Trace {
-    /// 16 bytes.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub trace_id: String,
-    /// Our own span, 8 bytes.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub span_id: String,
+    /// 16 bytes; 0 for none.
+    pub trace_id: u128,
+    /// Our own span, 8 bytes; 0 for none.
+    pub span_id: u64,
     /// The client's span, if it sent one.
-    #[serde(skip)]
-    pub parent: Option<String>,
+    pub parent: Option<u64>,
     /// Whether the trace is recorded.
-    #[serde(skip)]
     pub sampled: bool,
 }
 
@@ -25,21 +22,35 @@ impl Trace {
     /// one. A client that has decided whether its trace is recorded is followed: half a trace is of no use.
     #[must_use]
     pub fn read(headers: &HeaderMap, share: f64) -> Self {
-        let span_id = format!("{:016x}", new_span());
-        let given = headers.get("traceparent").and_then(|v| v.to_str().ok()).and_then(parse);
+        let span_id = new_span();
+        let given = headers.get(&names::TRACEPARENT).and_then(|v| v.to_str().ok()).and_then(parse);
         match given {
             Some((trace_id, parent, sampled)) => Trace { trace_id, span_id, parent: Some(parent), sampled },
             None => {
                 let low = fastrand::u64(..);
-                Trace { trace_id: format!("{:016x}{low:016x}", fastrand::u64(1..)), span_id, parent: None, sampled: chosen(low, share) }
+                Trace { trace_id: u128::from(fastrand::u64(1..)) << 64 | u128::from(low), span_id, parent: None, sampled: chosen(low, share) }
             }
         }
     }
 
     /// The header for an upstream: its parent is the try that calls it.
     #[must_use]
-    pub fn header(&self, span: u64) -> String {
-        format!("00-{}-{span:016x}-0{}", self.trace_id, u8::from(self.sampled))
+    pub fn header(&self, span: u64) -> [u8; 55] {
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        write_hex(self.trace_id, &mut text[3..35]);
+        write_hex(span.into(), &mut text[36..52]);
+        text[54] = b'0' + u8::from(self.sampled);
+        text
+    }
+}
+
+/// A number's last hex digits, as many as there is room for. The formatting machinery of the standard library would cost a
+/// request more than its translation.
+pub fn write_hex(number: u128, out: &mut [u8]) {
+    let mut left = number;
+    for digit in out.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(left & 15) as usize];
+        left >>= 4;
     }
 }
 
@@ -54,13 +65,13 @@ fn chosen(low: u64, share: f64) -> bool {
     share >= 1.0 || ((low >> 1) as f64) < share * (1_u64 << 63) as f64
 }
 
-fn parse(text: &str) -> Option<(String, String, bool)> {
+fn parse(text: &str) -> Option<(u128, u64, bool)> {
     let mut parts = text.split('-');
     let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let hex = |s: &str, n: usize| s.len() == n && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    let zero = |s: &str| s.bytes().all(|b| b == b'0');
-    let good = hex(version, 2) && version != "ff" && hex(trace, 32) && !zero(trace) && hex(parent, 16) && !zero(parent) && hex(flags, 2);
-    good.then(|| (trace.to_owned(), parent.to_owned(), u8::from_str_radix(flags, 16).unwrap_or(0) & 1 == 1))
+    let good = hex(version, 2) && version != "ff" && hex(trace, 32) && hex(parent, 16) && hex(flags, 2);
+    let (trace, parent) = good.then(|| Some((u128::from_str_radix(trace, 16).ok()?, u64::from_str_radix(parent, 16).ok()?)))??;
+    (trace != 0 && parent != 0).then(|| (trace, parent, u8::from_str_radix(flags, 16).unwrap_or(0) & 1 == 1))
 }
 
 #[cfg(test)]
@@ -72,9 +83,8 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().unwrap());
         let trace = Trace::read(&headers, 0.0);
-        assert_eq!(trace.trace_id, "0af7651916cd43dd8448eb211c80319c");
-        assert_eq!(trace.parent.as_deref(), Some("b7ad6b7169203331"));
-        assert_eq!(trace.header(0xab), "00-0af7651916cd43dd8448eb211c80319c-00000000000000ab-01");
+        assert_eq!((trace.trace_id, trace.parent), (0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c, Some(0xb7ad_6b71_6920_3331)));
+        assert_eq!(trace.header(0xab), *b"00-0af7651916cd43dd8448eb211c80319c-00000000000000ab-01");
         for bad in [
             "",
             "00-0",

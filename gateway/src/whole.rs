@@ -1,13 +1,19 @@
 //! Answers in one piece: what a passed one used, and the translation of embeddings and reranking, which have no streams.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
+use memchr::memmem::Finder;
 use providers::answer::{Answer, Finish};
+use providers::outline::outline;
 use providers::usage::{OpenAiUsage, Usage};
 use providers::{Call, Dialect, Error, Operation, Provider, Target, embed, rerank};
 
-use crate::exchange::Exchange;
+use crate::exchange::Asked;
 use crate::fault::Fault;
 use crate::stream::Seen;
+
+static FINISH: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"finish_reason\""));
 
 /// What there is to know of an answer read into the hub.
 #[must_use]
@@ -22,19 +28,6 @@ pub fn seen(answer: &Answer) -> Seen {
 /// # Errors
 /// When it is not JSON, or says an error although its status was good.
 pub fn tap(operation: Operation, body: &[u8]) -> Result<Seen, Error> {
-    #[derive(serde::Deserialize)]
-    struct Head<'a> {
-        usage: Option<OpenAiUsage>,
-        #[serde(borrow)]
-        error: Option<&'a serde_json::value::RawValue>,
-        #[serde(borrow)]
-        choices: Option<Vec<ChoiceHead<'a>>>,
-    }
-    #[derive(serde::Deserialize)]
-    struct ChoiceHead<'a> {
-        #[serde(borrow)]
-        finish_reason: Option<std::borrow::Cow<'a, str>>,
-    }
     let mut seen = Seen { content: true, done: true, ..Seen::default() };
     match operation {
         Operation::Chat(Dialect::Messages) | Operation::CountMessages => {
@@ -53,18 +46,30 @@ pub fn tap(operation: Operation, body: &[u8]) -> Result<Seen, Error> {
             seen.finish = Some(Finish::Stop);
         }
         _ => {
-            // From text, because from bytes the strings that nobody reads would not be checked to be text.
-            let text = std::str::from_utf8(body).map_err(Error::answer)?;
-            let head: Head<'_> = serde_json::from_str(text).map_err(Error::answer)?;
+            let [usage, error, choices] = outline(body, ["usage", "error", "choices"])?;
+            let [usage, error, choices] = [usage, error, choices].map(|value| value.filter(|raw| *raw != "null"));
             let chat = matches!(operation, Operation::Chat(Dialect::Chat | Dialect::Completions));
-            if head.error.is_some_and(|e| e.get() != "null") || chat && head.choices.is_none() {
+            if error.is_some() || chat && choices.is_none() {
                 return Err(providers::openai::read_error(200, body).into());
             }
-            seen.usage = head.usage.map(Usage::from);
-            seen.finish = head.choices.iter().flatten().find_map(|c| c.finish_reason.as_deref()).map(Finish::from_openai);
+            if chat && !choices.is_some_and(|c| c.starts_with('[')) {
+                return Err(Error::answer("its `choices` are not a list"));
+            }
+            let usage: Option<OpenAiUsage> = usage.map(serde_json::from_str).transpose().map_err(Error::answer)?;
+            seen.usage = usage.map(Usage::from);
+            seen.finish = choices.and_then(first_finish);
         }
     }
     Ok(seen)
+}
+
+/// Why the first choice that says so has ended. Inside a string the field's quotes would be escaped, so what is found is a key.
+fn first_finish(choices: &str) -> Option<Finish> {
+    FINISH.find_iter(choices.as_bytes()).find_map(|at| {
+        let rest = choices[at + FINISH.needle().len()..].trim_ascii_start().strip_prefix(':')?.trim_ascii_start().strip_prefix('"')?;
+        let (reason, _) = rest.split_once('"')?;
+        (!reason.is_empty()).then(|| Finish::from_openai(reason))
+    })
 }
 
 fn object(body: &[u8]) -> Result<&str, Error> {
@@ -74,9 +79,9 @@ fn object(body: &[u8]) -> Result<&str, Error> {
 
 /// How many tokens a request has, where the provider does not count: about four bytes each.
 #[must_use]
-pub fn estimate(x: &Exchange) -> (Vec<u8>, Seen) {
-    let tokens = (x.envelope.body().len() as u64).div_ceil(4);
-    let body = match x.operation {
+pub fn estimate(asked: &Asked) -> (Vec<u8>, Seen) {
+    let tokens = (asked.envelope.body().len() as u64).div_ceil(4);
+    let body = match asked.operation {
         Operation::CountGenerate => providers::generate::count_answer(tokens),
         _ => providers::messages::count_answer(tokens),
     };
@@ -98,19 +103,19 @@ impl Work {
     ///
     /// # Errors
     /// When the request is wrong.
-    pub fn read(x: &mut Exchange) -> Result<Self, Fault> {
-        Ok(match x.operation {
-            Operation::Rerank => Work::Rerank(x.hub()?.body().clone()),
+    pub fn read(asked: &mut Asked) -> Result<Self, Fault> {
+        Ok(match asked.operation {
+            Operation::Rerank => Work::Rerank(asked.hub()?.body().clone()),
             Operation::EmbedContent | Operation::BatchEmbedContents => {
                 // Gemini has the model in the path.
-                let mut edit = x.envelope.edit();
-                edit.set_text("model", &x.model);
+                let mut edit = asked.envelope.edit();
+                edit.set_text("model", &asked.model);
                 let body = edit.finish().into_bytes();
-                let batch = x.operation == Operation::BatchEmbedContents;
+                let batch = asked.operation == Operation::BatchEmbedContents;
                 let hub = if batch { providers::generate::read_batch(&body)? } else { providers::generate::read_embed(&body)? };
                 Work::EmbedContent(hub.into(), batch)
             }
-            _ => Work::Embed(x.hub()?.body().clone()),
+            _ => Work::Embed(asked.hub()?.body().clone()),
         })
     }
 

@@ -40,6 +40,12 @@ pub const BEDROCK: &str = "bedrock-converse-v1";
 /// Reasoning items of OpenAI's Responses API.
 pub const OPENAI: &str = "openai-responses-v1";
 
+/// The id under which the signature of an answer's image travels: images have none of their own, but an order.
+#[must_use]
+pub fn image_id(position: usize) -> String {
+    format!("image_{position}")
+}
+
 /// What stands between a tool call's own id and what is sealed behind it.
 const SEAL: &str = "~sig.";
 
@@ -89,7 +95,9 @@ pub fn short_id(text: &str) -> String {
 /// Whether a text may hold anything that this file put there: a cheap look before it is passed on byte for byte.
 #[must_use]
 pub fn may_carry(text: &[u8]) -> bool {
-    memchr::memmem::find(text, SEAL.as_bytes()).is_some() || memchr::memmem::find(text, b"\"reasoning_").is_some()
+    // `reasoning_effort` is a client's own.
+    let fields = || memchr::memmem::find_iter(text, b"\"reasoning_").any(|at| [b"content\"", b"details\""].iter().any(|rest| text[at + 11..].starts_with(*rest)));
+    memchr::memmem::find(text, SEAL.as_bytes()).is_some() || fields()
 }
 
 /// As [`may_carry`], for a whole request: most are told by the keys that the scan met, without another look.
@@ -124,6 +132,12 @@ mod tests {
         assert_eq!(short_id("call_1"), short_id("call_1"));
         assert_ne!(short_id("call_1"), short_id("call_2"));
         assert!(["", "call_1", "é"].iter().all(|text| short_id(text).len() == 9 && short_id(text).bytes().all(|b| b.is_ascii_alphanumeric())));
+    }
+
+    #[test]
+    fn only_what_is_carried_looks_carried() {
+        assert!(may_carry(br#"{"reasoning_effort":"low","messages":[{"reasoning_content":"x"}]}"#) && may_carry(br#"{"reasoning_details":[]}"#) && may_carry(b"a~sig.g.AA"));
+        assert!(!may_carry(br#"{"reasoning_effort":"low","content":"\"reasoning_"}"#) && !may_carry(b"\"reasoning_"));
     }
 
     #[test]

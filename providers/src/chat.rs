@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use crate::answer::{Answer, Choice, Delta, Finish, OwnedDetail};
 use crate::door::{ClientError, Door, Meta, Writer};
 use crate::envelope::Envelope;
+use crate::sse::one_line;
 use crate::usage::Usage;
 use crate::{Dialect, Error};
 
@@ -18,7 +19,7 @@ impl Door for Chat {
         Dialect::Chat
     }
 
-    fn read(&self, request: &Envelope) -> Result<Vec<u8>, Error> {
+    fn read(&self, request: &Envelope, _: &mut Vec<String>) -> Result<Vec<u8>, Error> {
         Ok(request.body().to_vec())
     }
 
@@ -174,8 +175,8 @@ pub(crate) fn json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
 struct Progress {
     started: bool,
     calls: u32,
-    /// A call that has begun and has had no arguments yet.
-    bare_call: Option<u32>,
+    /// Calls that have begun and have had no arguments yet.
+    bare: Vec<u32>,
     finish: Option<Finish>,
 }
 
@@ -241,9 +242,10 @@ impl ChunkWriter {
         self.tail(out);
     }
 
-    /// A call whose arguments never came takes none: an empty object, so that what clients join is valid JSON.
-    fn close_call(&mut self, choice: u32, out: &mut Vec<u8>) {
-        if let Some(index) = self.progress(choice).bare_call.take() {
+    /// Calls whose arguments never came take none: an empty object, so that what clients join is valid JSON. Only at the end is
+    /// that known: the arguments of parallel calls may come in turns.
+    fn close_calls(&mut self, choice: u32, out: &mut Vec<u8>) {
+        for index in std::mem::take(&mut self.progress(choice).bare) {
             self.arguments(choice, index, "{}", out);
         }
     }
@@ -295,10 +297,9 @@ impl Writer for ChunkWriter {
             Delta::Reasoning { choice, text } => self.field(choice, out, "reasoning_content", text),
             Delta::Detail { choice, detail } => self.list(choice, out, "reasoning_details", detail),
             Delta::Call { choice, index, id, name } => {
-                self.close_call(choice, out);
                 let progress = self.progress(choice);
                 progress.calls += 1;
-                progress.bare_call = Some(index);
+                progress.bare.push(index);
                 self.event(choice, out, |out| {
                     out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
                     number(out, index);
@@ -311,15 +312,12 @@ impl Writer for ChunkWriter {
             }
             Delta::Arguments { choice, index, json } => {
                 if !json.is_empty() {
-                    let progress = self.progress(choice);
-                    if progress.bare_call == Some(index) {
-                        progress.bare_call = None;
-                    }
+                    self.progress(choice).bare.retain(|bare| *bare != index);
                     self.arguments(choice, index, json, out);
                 }
             }
             Delta::Annotation { choice, json } => {
-                if let Ok(raw) = serde_json::from_str::<&RawValue>(json) {
+                if let Ok(raw) = serde_json::from_str::<&RawValue>(&one_line(json)) {
                     self.list(choice, out, "annotations", raw);
                 }
             }
@@ -330,7 +328,7 @@ impl Writer for ChunkWriter {
                 out.extend_from_slice(b"{\"index\":");
                 number(out, choice);
                 out.extend_from_slice(b",\"delta\":{},\"logprobs\":");
-                out.extend_from_slice(json.as_bytes());
+                out.extend_from_slice(one_line(json).as_bytes());
                 out.extend_from_slice(b",\"finish_reason\":null}");
                 self.tail(out);
             }
@@ -345,7 +343,7 @@ impl Writer for ChunkWriter {
         }
         for choice in 0..self.choices.len() as u32 {
             self.role(choice, out);
-            self.close_call(choice, out);
+            self.close_calls(choice, out);
             let progress = self.progress(choice);
             let reason = match progress.finish.unwrap_or_default() {
                 Finish::Stop if progress.calls > 0 => Finish::ToolCalls,

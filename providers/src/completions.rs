@@ -63,7 +63,7 @@ impl Door for Completions {
         Dialect::Completions
     }
 
-    fn read(&self, request: &Envelope) -> Result<Vec<u8>, Error> {
+    fn read(&self, request: &Envelope, _: &mut Vec<String>) -> Result<Vec<u8>, Error> {
         read(request.body())
     }
 

@@ -43,11 +43,12 @@ pub trait Door: Send + Sync {
     /// Which dialect it is.
     fn dialect(&self) -> Dialect;
 
-    /// Reads a request into the hub: the JSON text of an OpenAI chat request.
+    /// Reads a request into the hub: the JSON text of an OpenAI chat request. What had to be left out or changed and does no
+    /// harm goes into `warnings`, one sentence each.
     ///
     /// # Errors
-    /// What is wrong with the request, in terms of this door.
-    fn read(&self, request: &Envelope) -> Result<Vec<u8>, Error>;
+    /// What is wrong with the request, in terms of this door, and what cannot be left out without changing what was asked.
+    fn read(&self, request: &Envelope, warnings: &mut Vec<String>) -> Result<Vec<u8>, Error>;
 
     /// Writes a whole answer.
     fn answer(&self, answer: &Answer, meta: &Meta) -> Vec<u8>;
@@ -60,6 +61,17 @@ pub trait Door: Send + Sync {
 
     /// Writes an error into a stream that is passed on in this dialect byte for byte.
     fn error_event(&self, error: &ClientError) -> Vec<u8>;
+}
+
+/// How many warnings a client can be expected to read; a header does not hold as many.
+const MOST: usize = 64;
+
+/// Adds a warning that has not been given yet, as long as there are not too many: a client may send fields without end.
+pub(crate) fn once(warnings: &mut Vec<String>, text: impl Into<String>) {
+    let text = text.into();
+    if warnings.len() < MOST && !warnings.contains(&text) {
+        warnings.push(text);
+    }
 }
 
 /// Writes one stream in a door's dialect.

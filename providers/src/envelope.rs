@@ -234,7 +234,9 @@ impl<'e> Edit<'e> {
 
     /// Gives a field a string as its value.
     pub fn set_text(&mut self, name: &str, text: &str) {
-        self.set(name, serde_json::Value::from(text).to_string());
+        let mut json = String::with_capacity(text.len() + 2);
+        quote(&mut json, text);
+        self.set(name, json);
     }
 
     /// Takes a field out.
@@ -281,35 +283,44 @@ impl<'e> Edit<'e> {
                 continue;
             };
             flush(body, &mut pieces, &mut pending, run.take());
-            let (name, value) = match change {
+            let (name, value) = match &change {
                 Change::Remove => continue,
-                Change::Set(json) => (serde_json::Value::from(name).to_string(), json),
-                Change::Rename(to) => (format!("\"{to}\""), self.envelope.text(field.value.clone()).to_owned()),
+                Change::Set(json) => (name.as_str(), json.as_str()),
+                Change::Rename(to) => (*to, self.envelope.text(field.value.clone())),
             };
-            if !first {
-                pending.push(',');
-            }
-            first = false;
-            pending.push_str(&name);
-            pending.push(':');
-            pending.push_str(&value);
+            put(&mut pending, &mut first, name, value);
         }
         flush(body, &mut pieces, &mut pending, run);
         for (name, change) in self.changes {
             if let Change::Set(json) = change {
-                if !first {
-                    pending.push(',');
-                }
-                first = false;
-                pending.push_str(&serde_json::Value::from(name).to_string());
-                pending.push(':');
-                pending.push_str(&json);
+                put(&mut pending, &mut first, &name, &json);
             }
         }
         pending.push('}');
         pieces.push(Bytes::from(pending));
         Payload { pieces }
     }
+}
+
+/// Writes a field, with a comma unless it is the first.
+fn put(out: &mut String, first: &mut bool, name: &str, json: &str) {
+    if !std::mem::take(first) {
+        out.push(',');
+    }
+    quote(out, name);
+    out.push(':');
+    out.push_str(json);
+}
+
+/// Writes a text as a JSON string.
+fn quote(out: &mut String, text: &str) {
+    if text.bytes().any(|b| b < b' ' || b == b'"' || b == b'\\') {
+        out.push_str(&serde_json::Value::from(text).to_string());
+        return;
+    }
+    out.push('"');
+    out.push_str(text);
+    out.push('"');
 }
 
 fn flush(body: &Bytes, pieces: &mut Vec<Bytes>, pending: &mut String, run: Option<Range<usize>>) {

@@ -75,7 +75,7 @@ pub enum ErrorKind {
     Quota,
     /// The upstream took too long (408, 504).
     Timeout,
-    /// The upstream is overloaded (503, Anthropic's 529).
+    /// The upstream is overloaded (503, Anthropic's 529), or busy with another request (409).
     Overloaded,
     /// Anything else that is the upstream's fault (5xx).
     Server,
@@ -93,7 +93,8 @@ impl ErrorKind {
             408 | 504 => ErrorKind::Timeout,
             413 => ErrorKind::TooLarge,
             429 => ErrorKind::RateLimit,
-            503 | 529 => ErrorKind::Overloaded,
+            // A conflict passes by itself, and OpenAI's SDKs try again on it.
+            409 | 503 | 529 => ErrorKind::Overloaded,
             400..=499 => ErrorKind::InvalidRequest,
             _ => ErrorKind::Server,
         }

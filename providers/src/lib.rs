@@ -25,10 +25,13 @@ pub mod huggingface;
 pub mod json;
 pub mod messages;
 pub mod mistral;
+mod names;
 pub mod neutral;
 mod oddities;
 pub mod ollama;
 pub mod openai;
+mod order;
+pub mod outline;
 pub mod prices;
 pub mod rerank;
 pub mod responses;
@@ -436,4 +439,18 @@ pub fn path_segment(model: &str) -> Result<String, Error> {
         return Err(Error::invalid("model", format!("`{}` cannot be a model's name here", model.escape_default())));
     }
     Ok(urlencoding::encode(model).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_s_name_stays_in_its_segment() {
+        assert_eq!(path_segment("arn:aws:bedrock:eu-west-1:1:inference-profile/eu.x-v1:0").unwrap(), "arn%3Aaws%3Abedrock%3Aeu-west-1%3A1%3Ainference-profile%2Feu.x-v1%3A0");
+        assert_eq!(path_segment("a b?c#d%2e%2e&é").unwrap(), "a%20b%3Fc%23d%252e%252e%26%C3%A9");
+        for name in ["", ".", "..", "../x", "a/../b", "a/..", "a/./b", "a\nb", "a\u{0}", "a\\b", "a\u{7f}"] {
+            assert!(matches!(path_segment(name), Err(Error::Invalid { param: Some(p), .. }) if p == "model"), "{name:?}");
+        }
+    }
 }

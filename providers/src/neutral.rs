@@ -7,6 +7,7 @@ use bytes::Bytes;
 use memchr::memmem;
 
 use crate::Error;
+use crate::door::once;
 use crate::envelope::Envelope;
 use crate::wire::{Content, Message, Part, Str};
 
@@ -26,12 +27,14 @@ pub fn neutral(hub: &Envelope) -> Result<(Envelope, Vec<String>), Error> {
     let mut edit = hub.edit();
     // The door has said the same by `reasoning_effort`.
     edit.remove("thinking");
+    // OpenAI caches without being told where.
+    edit.remove("cache_control");
     if request.top_k.is_some() {
         edit.remove("top_k");
         warnings.push("dropped `top_k`: OpenAI's dialect has no such parameter".to_owned());
     }
     if let Some(messages) = request.messages {
-        let plain = messages_of(messages);
+        let plain = messages_of(messages, &mut warnings);
         edit.set("messages", serde_json::to_string(&plain).map_err(Error::answer)?);
     }
     if let Some(mut tools) = request.tools {
@@ -42,9 +45,9 @@ pub fn neutral(hub: &Envelope) -> Result<(Envelope, Vec<String>), Error> {
     Ok((Envelope::read(body)?, warnings))
 }
 
-fn messages_of(messages: Vec<Message<'_>>) -> Vec<Message<'_>> {
+fn messages_of<'a>(messages: Vec<Message<'a>>, warnings: &mut Vec<String>) -> Vec<Message<'a>> {
     let mut out: Vec<Message<'_>> = Vec::with_capacity(messages.len());
-    // Images of tool results: OpenAI takes them from the user only, after all results of the turn.
+    // Images of tool results and of the assistant's: OpenAI takes them from the user only, after all results of the turn.
     let mut images: Vec<Part<'_>> = Vec::new();
     for mut message in messages {
         let tool = message.role.as_deref() == Some("tool");
@@ -59,9 +62,12 @@ fn messages_of(messages: Vec<Message<'_>>) -> Vec<Message<'_>> {
         if let Some(Content::Parts(parts)) = &mut message.content {
             for part in parts.iter_mut() {
                 part.cache_control = None;
+                if part.extra.iter().any(|(name, _)| matches!(&**name, "citations" | "context")) {
+                    once(warnings, "dropped `citations` and `context` of documents: OpenAI's dialect has neither");
+                }
                 part.extra.retain(|(name, _)| !matches!(&**name, "citations" | "context" | "title"));
             }
-            if tool {
+            if tool || message.role.as_deref() == Some("assistant") {
                 let (pictures, rest): (Vec<_>, Vec<_>) = std::mem::take(parts).into_iter().partition(|p| p.image_url.is_some());
                 images.extend(pictures);
                 *parts = rest;
@@ -102,19 +108,31 @@ mod tests {
 
     #[test]
     fn what_other_dialects_need_is_taken_out() {
-        let (body, warnings) = run(r#"{"model":"m","thinking":{"type":"adaptive"},"top_k":5,"tools":[{"type":"function","function":{"name":"f"},"cache_control":{"type":"ephemeral"}}],"messages":[
+        let (body, warnings) = run(
+            r#"{"model":"m","thinking":{"type":"adaptive"},"top_k":5,"cache_control":{"type":"ephemeral"},"tools":[{"type":"function","function":{"name":"f"},"cache_control":{"type":"ephemeral"}}],"messages":[
             {"role":"system","content":[{"type":"text","text":"s","cache_control":{"type":"ephemeral"}}]},
             {"role":"assistant","content":null,"tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{}"}},{"id":"b","type":"function","function":{"name":"f","arguments":"{}"}}]},
             {"role":"tool","tool_call_id":"a","content":[{"type":"text","text":"t"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AA=="}}]},
             {"role":"tool","tool_call_id":"b","content":"boom","is_error":true},
-            {"role":"user","content":"go on"}]}"#);
+            {"role":"user","content":[{"type":"text","text":"go on"},{"type":"file","file":{"file_data":"data:application/pdf;base64,AA=="},"citations":{"enabled":true}}]}]}"#,
+        );
         let text = body.to_string();
         assert!(!text.contains("cache_control") && !text.contains("is_error") && body.get("thinking").is_none() && body.get("top_k").is_none());
         let roles: Vec<_> = body["messages"].as_array().unwrap().iter().map(|m| m["role"].as_str().unwrap()).collect();
         assert_eq!(roles, ["system", "assistant", "tool", "tool", "user", "user"]);
         assert_eq!(body["messages"][3]["content"], "Error: boom");
         assert_eq!(body["messages"][4]["content"][0]["type"], "image_url");
-        assert_eq!(warnings.len(), 1);
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+    }
+
+    #[test]
+    fn an_image_of_the_assistant_s_is_shown_by_the_user() {
+        let (body, _) = run(
+            r#"{"model":"m","messages":[{"role":"assistant","content":[{"type":"text","text":"Here."},{"type":"image_url","image_url":{"url":"data:image/png;base64,AA=="}}]},{"role":"user","content":"Bigger."}]}"#,
+        );
+        let messages = &body["messages"];
+        assert_eq!((&messages[0]["content"][0]["text"], &messages[1]["role"], &messages[1]["content"][0]["type"]), (&"Here.".into(), &"user".into(), &"image_url".into()));
+        assert_eq!(messages[2]["content"], "Bigger.");
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl std::fmt::Display for Nanodollars {
 
 impl std::iter::Sum for Nanodollars {
     fn sum<I: Iterator<Item = Self>>(iter: I) -> Self {
-        Nanodollars(iter.map(|n| n.0).sum())
+        Nanodollars(crate::usage::sum(iter.map(|n| n.0)))
     }
 }
 
@@ -140,18 +140,21 @@ impl Model {
         ];
         // Dollars per million tokens times tokens: a thousandth of a dollar-per-million is one nanodollar per token.
         // Prices are taken in picodollars per token, so that the smallest price in the table is a whole number.
-        let pico: u128 = bill.iter().map(|&(tokens, price)| u128::from(tokens) * (price.max(0.0) * 1e6).round() as u128).sum();
+        let pico = bill.iter().map(|&(tokens, price)| u128::from(tokens).saturating_mul((price.max(0.0) * 1e6).round() as u128)).fold(0, u128::saturating_add);
         let pico = if batch { pico / 2 } else { pico };
         Nanodollars(u64::try_from(pico.div_ceil(1000)).unwrap_or(u64::MAX))
     }
 }
 
+/// By name. It is asked on every request.
+type Table<T> = HashMap<String, T, foldhash::fast::RandomState>;
+
 /// Prices by provider and model.
 #[derive(Debug, Clone, Default)]
 pub struct Prices {
-    table: HashMap<String, HashMap<String, Arc<Model>>>,
+    table: Table<Table<Arc<Model>>>,
     /// The operator's own, by `provider name/model`.
-    own: HashMap<String, Arc<Model>>,
+    own: Table<Arc<Model>>,
 }
 
 impl Prices {
@@ -159,7 +162,10 @@ impl Prices {
     #[must_use]
     pub fn builtin() -> Self {
         // A test holds that the table can be read.
-        Prices { table: serde_json::from_str(TABLE).unwrap_or_default(), own: HashMap::new() }
+        let mut table: Table<Table<Arc<Model>>> = serde_json::from_str(TABLE).unwrap_or_default();
+        // Reranking is paid for by the search, which the table has no price for: nought would be taken for free.
+        table.values_mut().for_each(|models| models.retain(|_, m| m.mode.as_deref() != Some("rerank") || m.input > 0.0));
+        Prices { table, own: Table::default() }
     }
 
     /// Puts a model on top of the table. `name` is `provider/model` with the provider's configured name.
@@ -178,8 +184,12 @@ impl Prices {
         if let Some(found) = table.get(model) {
             return Some(found);
         }
-        // Bedrock's inference profiles: `eu.anthropic.…`, `global.anthropic.…`; an ARN ends in the same id.
+        // An ARN ends in the id; Bedrock's inference profiles (`eu.anthropic.…`, `global.anthropic.…`) may have prices of
+        // their own, or else the model's.
         let tail = model.rsplit('/').next().unwrap_or(model);
+        if let Some(found) = table.get(tail) {
+            return Some(found);
+        }
         let tail = ["us.", "eu.", "apac.", "global.", "us-gov.", "jp.", "au.", "ca."].iter().find_map(|p| tail.strip_prefix(p)).unwrap_or(tail);
         if let Some(found) = table.get(tail) {
             return Some(found);
@@ -255,6 +265,7 @@ mod tests {
         assert_eq!(prices.get("a", "anthropic", "claude-haiku-4-5-20991231"), Some(base));
         assert!(prices.get("o", "openai", "gpt-4o-2031-01-01").is_some());
         assert!(prices.get("o", "openai", "gpt-4o-99").is_none());
+        assert!(prices.get("c", "cohere", "rerank-v3.5").is_none(), "a price by the search is not nought by the token");
     }
 
     #[test]

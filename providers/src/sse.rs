@@ -89,6 +89,12 @@ pub fn read(event: &[u8]) -> Result<Option<Event<'_>>, SseError> {
     Ok(data.map(|data| Event { name, data }))
 }
 
+/// JSON text without line breaks, which can only stand between its tokens: in an event they would end its line.
+#[must_use]
+pub fn one_line(json: &str) -> Cow<'_, str> {
+    if json.bytes().any(|b| matches!(b, b'\n' | b'\r')) { json.replace(['\n', '\r'], "").into() } else { json.into() }
+}
+
 /// How a stream is cut into events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {

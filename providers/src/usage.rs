@@ -30,31 +30,35 @@ impl Usage {
     /// All prompt tokens: OpenAI's `prompt_tokens`, cached ones included.
     #[must_use]
     pub fn prompt(&self) -> u64 {
-        self.input + self.cache_read + self.cache_write + self.cache_write_1h + self.input_audio
+        sum([self.input, self.cache_read, self.cache_write, self.cache_write_1h, self.input_audio])
     }
 
     /// All answer tokens: OpenAI's `completion_tokens`, reasoning included.
     #[must_use]
     pub fn completion(&self) -> u64 {
-        self.output + self.reasoning + self.output_audio
+        sum([self.output, self.reasoning, self.output_audio])
     }
 
     /// Prompt and answer together.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.prompt() + self.completion()
+        sum([self.prompt(), self.completion()])
     }
 
     /// Adds another request's usage (a batch of embedding calls that answer one request).
     pub fn add(&mut self, other: &Usage) {
-        self.input += other.input;
-        self.cache_read += other.cache_read;
-        self.cache_write += other.cache_write;
-        self.cache_write_1h += other.cache_write_1h;
-        self.input_audio += other.input_audio;
-        self.output += other.output;
-        self.reasoning += other.reasoning;
-        self.output_audio += other.output_audio;
+        for (mine, more) in [
+            (&mut self.input, other.input),
+            (&mut self.cache_read, other.cache_read),
+            (&mut self.cache_write, other.cache_write),
+            (&mut self.cache_write_1h, other.cache_write_1h),
+            (&mut self.input_audio, other.input_audio),
+            (&mut self.output, other.output),
+            (&mut self.reasoning, other.reasoning),
+            (&mut self.output_audio, other.output_audio),
+        ] {
+            *mine = mine.saturating_add(more);
+        }
         self.estimated |= other.estimated;
     }
 
@@ -73,13 +77,18 @@ impl Usage {
             self.cache_read,
             self.input_audio,
         );
-        let written = self.cache_write + self.cache_write_1h;
+        let written = sum([self.cache_write, self.cache_write_1h]);
         if written > 0 {
             let _ = write!(out, r#","cache_write_tokens":{written}"#);
         }
         let _ = write!(out, r#"}},"completion_tokens_details":{{"reasoning_tokens":{},"audio_tokens":{}}}}}"#, self.reasoning, self.output_audio);
         out
     }
+}
+
+/// A sum that an upstream's absurd figures cannot overflow: what is too much stays too much.
+pub(crate) fn sum(figures: impl IntoIterator<Item = u64>) -> u64 {
+    figures.into_iter().fold(0, u64::saturating_add)
 }
 
 /// OpenAI's usage object as compatible hosts really send it, from chat, completions, embeddings and responses alike.
@@ -130,7 +139,7 @@ impl From<OpenAiUsage> for Usage {
         let said = u.completion_tokens.or(u.output_tokens).unwrap_or_default();
         let thought = completion_details.reasoning_tokens.unwrap_or_default();
         let completion = match u.total_tokens {
-            Some(total) if total == prompt + said + thought => said + thought,
+            Some(total) if total == sum([prompt, said, thought]) => sum([said, thought]),
             _ => said,
         };
         let reasoning = thought.min(completion);

@@ -29,7 +29,7 @@ fn meta() -> Meta {
 
 /// Through the door into the hub, and out again in Anthropic's dialect.
 fn through_the_hub(request: &Value, model: &str, host: &Host) -> (Value, Vec<String>) {
-    let hub = Envelope::read(Bytes::from(messages().read(&envelope(request)).unwrap())).unwrap();
+    let hub = Envelope::read(Bytes::from(messages().read(&envelope(request), &mut Vec::new()).unwrap())).unwrap();
     let chat = hub.chat().unwrap();
     let call = anthropic::write_request(&chat, &Target { model, info: None }, host, "/messages").unwrap();
     (serde_json::from_slice(&call.body.into_bytes()).unwrap(), call.warnings)
@@ -82,7 +82,7 @@ fn vertex_gets_its_version_in_the_body_and_no_model() {
     assert_eq!(body["anthropic_version"], "vertex-2023-10-16");
     assert!(body.get("model").is_none());
 
-    let hub = Envelope::read(Bytes::from(messages().read(&envelope(&request())).unwrap())).unwrap();
+    let hub = Envelope::read(Bytes::from(messages().read(&envelope(&request()), &mut Vec::new()).unwrap())).unwrap();
     let refused = anthropic::write_request(&hub.chat().unwrap(), &Target { model: "claude-sonnet-4-5", info: None }, &Host::VERTEX, "").unwrap_err();
     assert!(refused.to_string().contains("fetches no URLs"), "{refused}");
 }
@@ -199,7 +199,7 @@ fn what_another_provider_thought_comes_back_to_it() {
 
     let id = blocks[2]["id"].clone();
     let next = json!({"model": "m", "max_tokens": 10, "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": blocks}, {"role": "user", "content": [{"type": "tool_result", "tool_use_id": id, "content": "ok"}]}]});
-    let hub: Value = serde_json::from_slice(&messages().read(&envelope(&next)).unwrap()).unwrap();
+    let hub: Value = serde_json::from_slice(&messages().read(&envelope(&next), &mut Vec::new()).unwrap()).unwrap();
     let turn = &hub["messages"][1];
     assert_eq!(turn["reasoning_details"], json!([{"type": "reasoning.encrypted", "format": carry::GEMINI, "data": "Q2RhdGE=", "id": "call_1", "index": 0}]));
     assert_eq!(turn["reasoning_content"], "Hm.Unsigned.");

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State as Shared;
@@ -30,9 +31,9 @@ pub(super) async fn metrics(Shared(context): Shared<Arc<Context>>) -> impl IntoR
         state.ledger.dropped(),
         state.ledger.telemetry().map_or(0, |t| t.lost())
     );
-    for (name, stats) in state.all_stats() {
+    for (name, figures) in state.all_stats() {
         let name = name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', " ");
-        more.push_str(&format!("trivium_target_open{{target=\"{name}\"}} {}\n", u8::from(stats.looks_open().is_some())));
+        more.push_str(&format!("trivium_target_open{{target=\"{name}\"}} {}\n", u8::from(figures.looks_open().is_some())));
     }
     text.insert_str(end, &more);
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
@@ -44,15 +45,26 @@ pub(super) async fn status(Shared(context): Shared<Arc<Context>>) -> Json<Value>
     let targets: Vec<Value> = state
         .all_stats()
         .into_iter()
-        .map(|(name, s)| {
-            json!({
-                "target": name,
-                "in_flight": s.in_flight(),
-                "latency_ms": s.latency().map(|l| l.as_micros() as f64 / 1000.0),
-                "tokens": s.tokens(),
-                "open_for_ms": s.looks_open().map(|d| d.as_millis() as u64),
-            })
+        .map(|(name, f)| {
+            let mut target = standing(f.in_flight(), f.latency(), f.tokens(), f.looks_open());
+            target["target"] = json!(name);
+            // Those that a `*` has stood for lately: as many as have figures of their own.
+            let models = f.models();
+            if !models.is_empty() {
+                let each = models.iter().map(|(model, s)| (model.to_string(), standing(s.in_flight(), s.latency(), s.tokens(), s.looks_open())));
+                target["models"] = Value::Object(each.collect());
+            }
+            target
         })
         .collect();
     Json(json!({ "version": env!("CARGO_PKG_VERSION"), "draining": state.is_draining(), "in_flight": state.serving.load(Relaxed), "ledger_dropped": state.ledger.dropped(), "targets": targets }))
+}
+
+fn standing(in_flight: u32, latency: Option<Duration>, tokens: u64, open: Option<Duration>) -> Value {
+    json!({
+        "in_flight": in_flight,
+        "latency_ms": latency.map(|l| l.as_micros() as f64 / 1000.0),
+        "tokens": tokens,
+        "open_for_ms": open.map(|d| d.as_millis() as u64),
+    })
 }

@@ -8,12 +8,14 @@ use serde::Deserialize;
 use super::{Count, Span};
 use crate::secret::Secret;
 
-/// Somebody with a key.
+/// Somebody who may come in: by a key, by a certificate, or by a token that names it.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Consumer {
     /// API keys: in plain (best as `${NAME}` from the environment), or as the SHA-256 of one.
     pub keys: Vec<KeyEntry>,
+    /// Client certificates, by a name in them or by their hash: a DNS name, a URI such as `spiffe://example.com/search`, or an e-mail address (subject alternative names), `CN=name` (the subject's common name), or `sha256:` and the certificate's fingerprint. Needs `tls.client_ca`.
+    pub certificates: Vec<String>,
     /// Groups that the consumer belongs to.
     pub groups: Vec<String>,
     /// Models that the consumer may use, by name or pattern. Default all that the groups allow.

@@ -32,7 +32,6 @@ impl fmt::Display for Problem {
 
 /// Parts of the finished gateway that this version does not have yet. Named, so that nobody has to guess.
 const LATER: &[&str] = &["semantic", "knowledge", "guards", "mcp", "a2a"];
-const LATER_IN_AUTH: &[&str] = &["jwt"];
 const LATER_IN_MODELS: &[&str] = &["guards", "cache", "knowledge", "otherwise", "threshold"];
 
 /// Sections whose entries are read one by one, so that one bad entry does not hide the next.
@@ -226,13 +225,6 @@ fn refuse_later_parts(tree: &mut Map<String, Value>, problems: &mut Vec<Problem>
     for name in LATER {
         if tree.remove(*name).is_some() {
             refuse((*name).to_owned());
-        }
-    }
-    if let Some(Value::Object(auth)) = tree.get_mut("auth") {
-        for name in LATER_IN_AUTH {
-            if auth.remove(*name).is_some() {
-                refuse(format!("auth.{name}"));
-            }
         }
     }
     let Some(Value::Object(models)) = tree.get_mut("models") else { return };

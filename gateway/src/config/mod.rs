@@ -3,6 +3,7 @@
 
 mod admin;
 mod consumers;
+mod identity;
 mod load;
 mod reference;
 mod shown;
@@ -17,6 +18,7 @@ use serde::Deserialize;
 
 pub use admin::{Admin, AdminConfig};
 pub use consumers::{Consumer, Consumers, Each, Group, Groups, Key, KeyEntry, Limit, Redis, UnknownPrice, WhenDown, WindowKind};
+pub use identity::{Auth, ClientAuth, Jwt, OneOrMany, Tls};
 pub use load::{Problem, from_text, load, schema};
 pub use reference::reference;
 pub use shown::Loaded;
@@ -28,11 +30,11 @@ use crate::credential::CredentialConfig;
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where clients connect. Default `127.0.0.1:8080`. A listener that is not on loopback needs `consumers`, or `auth.anonymous: true`.
+    /// Where clients connect. Default `127.0.0.1:8080`. A listener that is not on loopback needs `consumers` or `auth.jwt`, or `auth.anonymous: true`.
     pub listen: Option<SocketAddr>,
     /// The admin port: the page at `/`, the API under `/admin/`, `/metrics`, `/healthz`, `/readyz`, `/status`. Default `127.0.0.1:8081`; `off` for none; `{ listen, token }` with a token of your own.
     pub admin: Option<Admin>,
-    /// TLS for the client listener.
+    /// TLS for the client listener, and which certificates of clients are believed.
     pub tls: Option<Tls>,
     /// Accounts at providers, by name.
     pub providers: BTreeMap<String, ProviderConfig>,
@@ -45,7 +47,7 @@ pub struct Config {
     pub unknown_price: UnknownPrice,
     /// Prompt templates by name, each with versions.
     pub prompts: BTreeMap<String, BTreeMap<String, PromptVersion>>,
-    /// Consumers by name: their keys, groups and limits.
+    /// Consumers by name: their keys, certificates, groups and limits.
     pub consumers: Consumers,
     /// Groups by name.
     pub groups: Groups,
@@ -107,16 +109,6 @@ pub enum Address {
 pub enum Off {
     /// `off`.
     Off,
-}
-
-/// Certificate and key of the listener, PEM files. They are read again on reload.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Tls {
-    /// Certificate chain.
-    pub cert: PathBuf,
-    /// Private key.
-    pub key: PathBuf,
 }
 
 /// An account at a provider: a dialect, a place, a credential.
@@ -213,6 +205,8 @@ pub struct ModelConfig {
     pub fallback: Vec<String>,
     /// Keeps a conversation on the target that has its prompt cached.
     pub sticky: Option<Sticky>,
+    /// What becomes of an answer whose client leaves. `cancel`: the provider is cut off, and what was produced so far is charged. `drain`: the answer is read to its end, within the model's timeouts, and charged as the provider counts it.
+    pub on_disconnect: OnDisconnect,
     /// What the model is for.
     pub kind: ModelKind,
     /// Templates and decoration of the prompt.
@@ -362,6 +356,17 @@ pub enum Sticky {
     PromptPrefix,
 }
 
+/// What becomes of an answer whose client leaves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDisconnect {
+    /// The provider is cut off.
+    #[default]
+    Cancel,
+    /// It is read to its end.
+    Drain,
+}
+
 /// What a model is for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -459,14 +464,6 @@ impl From<PromptForm> for PromptVersion {
             PromptForm::Long(PromptLong { template, weight }) => PromptVersion { body: template, weight },
         }
     }
-}
-
-/// Who may come in.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Auth {
-    /// Whether requests without a key are served. Default: only on loopback, and only while there are no consumers.
-    pub anonymous: Option<bool>,
 }
 
 /// What is written down.

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::CredentialError;
+use crate::fetch::{fetch, place, reasons};
 
 /// A fetch that is not done by then has failed.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
@@ -106,21 +107,13 @@ impl Errand {
         let place = place(request.url());
         let failed = |what: String| CredentialError::Fetch(format!("{} at {place} {what}; check {}", server.name, server.check));
         let exchange = async {
-            let mut response = self.http().execute(request).await.map_err(|e| failed(format!("cannot be reached: {}", reasons(e))))?;
-            let mut body = Vec::new();
-            while let Some(chunk) = response.chunk().await.map_err(|e| failed(format!("broke off its answer: {}", reasons(e))))? {
-                if body.len() + chunk.len() > LARGEST_ANSWER {
-                    return Err(failed("answered with more than 256 KiB".to_owned()));
-                }
-                body.extend_from_slice(&chunk);
+            let answer = fetch(self.http(), request, LARGEST_ANSWER).await.map_err(&failed)?;
+            if answer.status.is_success() {
+                return Ok(answer.body);
             }
-            let status = response.status();
-            if status.is_success() {
-                return Ok(body);
-            }
-            Err(failed(match said(&body, server.secrets) {
-                Some(said) => format!("answered {}: {said}", status.as_u16()),
-                None => format!("answered {}", status.as_u16()),
+            Err(failed(match said(&answer.body, server.secrets) {
+                Some(said) => format!("answered {}: {said}", answer.status.as_u16()),
+                None => format!("answered {}", answer.status.as_u16()),
             }))
         };
         tokio::time::timeout_at(self.deadline, exchange).await.unwrap_or_else(|_| Err(failed(format!("did not answer within {} s", TIMEOUT.as_secs()))))
@@ -149,24 +142,6 @@ pub(super) async fn read_token(path: &std::path::Path, named_by: &str) -> Result
 pub(super) fn element<'x>(xml: &'x str, name: &str) -> Option<&'x str> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     rest.split_once(&format!("</{name}>")).map(|(text, _)| text.trim())
-}
-
-/// Scheme, host and path: a query or user info may hold a secret.
-fn place(url: &reqwest::Url) -> String {
-    format!("{}{}", url.origin().ascii_serialization(), url.path())
-}
-
-/// An error with its causes, without its URL.
-fn reasons(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(e) = cause {
-        text.push_str(": ");
-        text.push_str(&e.to_string());
-        cause = e.source();
-    }
-    text
 }
 
 /// What an error answer says, in the fields that OAuth, AWS, Google and Azure have for it, without what the request carried.

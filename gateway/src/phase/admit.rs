@@ -1,23 +1,32 @@
 //! Reserves the worst case in every purse that the request spends from, or refuses it: before anything costs. What was
 //! really used is settled when the request's record is dropped.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use providers::prices::Model;
 use providers::{ErrorKind, Operation};
+use smallvec::SmallVec;
 
 use crate::config::UnknownPrice;
 use crate::counters::{Claim, NEVER, Refused, Standing, Unit};
 use crate::exchange::Exchange;
 use crate::fault::Fault;
+use crate::names;
 use crate::purse::{Estimate, Hold, LimitRule, nanodollars, spoken};
 use crate::rules::{ModelRule, TargetRule};
+use crate::weight::Weight;
 
 /// Tokens of an answer that are reserved where neither the request nor the price table bounds them.
 const GUESS: u64 = 1024;
 /// Longest answer that is reckoned with in the worst case where nothing bounds it.
 const LONGEST: u64 = 128_000;
+/// Tokens of the largest picture that is made, and most pictures of one request.
+const PICTURE: (u64, u64) = (6_240, 10);
+/// Most tokens of a transcript.
+const TRANSCRIPT: u64 = 4_096;
 /// Time that a reservation outlives its request's own bound, before it counts as forgotten.
 const GRACE: Duration = Duration::from_secs(60);
 /// Bound on a request that has none of its own: a file may take long.
@@ -26,12 +35,21 @@ const UNKNOWN: Duration = Duration::from_secs(3600);
 /// Reserves what the request may use.
 ///
 /// # Errors
-/// 429 when a limit is used up; 402 when the request's own `max_cost` is below its worst case; 503 when shared limits cannot
-/// be asked and the configuration says to refuse then.
+/// 429 when a limit is used up; 402 when the request's own `max_cost` is below its worst case; 403 where a limit could not be
+/// held; 503 when shared limits cannot be asked and the configuration says to refuse then.
 pub async fn reserve(x: &mut Exchange, model: &ModelRule, rest: &str) -> Result<(), Fault> {
-    let bytes = x.envelope.body().len() as u64;
+    x.weight = match &x.form {
+        Some(form) => weight_of_form(x.operation, form.body.len() as u64),
+        None => Weight::of(x.current().body()),
+    };
+    if let Some(fate) = x.fate.as_ref().filter(|_| model.drains) {
+        fate.go_on();
+    }
+    let candidates = candidates(x, model, rest);
+    let longest = candidates.iter().map(|c| c.price.as_ref().and_then(|p| p.max_output).unwrap_or(LONGEST)).max().unwrap_or(LONGEST);
     let bound = answer_bound(x);
-    let worst = estimate(x, model, rest, bytes, bound.unwrap_or_else(|| longest(x, model, rest)));
+    let worst = dearest(&candidates, |_| x.weight.worst(), bound.unwrap_or(longest));
+    x.about = dearest(&candidates, |c| x.weight.about(c.density), bound.unwrap_or(longest.min(GUESS)));
     if worst.cost > 0 {
         x.estimate = Some(worst.cost);
     }
@@ -44,22 +62,55 @@ pub async fn reserve(x: &mut Exchange, model: &ModelRule, rest: &str) -> Result<
     if limits.iter().any(|l| l.purse.unit == Unit::Nanodollars) {
         hold_to_known_prices(x, model, rest)?;
     }
-    // About four bytes to a token, and what the client allows of an answer or a middling one.
-    let about = estimate(x, model, rest, bytes.div_ceil(4), bound.unwrap_or_else(|| longest(x, model, rest).min(GUESS)));
+    if x.weight.unseen && limits.iter().any(|l| l.strict && !matches!(l.purse.unit, Unit::Requests | Unit::Concurrent)) {
+        let message = "this request names files or a conversation that only the provider can see, so a strict limit could not be held; send their contents";
+        return Err(Fault::client(StatusCode::FORBIDDEN, ErrorKind::Permission, message).code("unbounded_request"));
+    }
+    let about = x.about;
     let lease = model.timeout.total + GRACE;
     let claims: Vec<Claim<'_>> = limits.iter().map(|l| Claim { purse: &l.purse, amount: if l.strict { worst.of(l.purse.unit) } else { about.of(l.purse.unit).min(l.purse.cap.max(1)) } }).collect();
     take(x, &limits, &claims, lease).await
 }
 
-/// Reserves a request that no model answers (files, batches): it counts as a request, and as nothing else.
+/// Reserves a request that no model answers (files, batches): it counts as a request, and as nothing else. What a batch will
+/// cost is told to nobody here, so who has a limit of tokens or dollars may not begin one.
 ///
 /// # Errors
 /// As [`reserve`].
 pub async fn reserve_request(x: &mut Exchange) -> Result<(), Fault> {
     let Some(principal) = x.principal.clone() else { return Ok(()) };
-    let limits: Vec<&LimitRule> = principal.limits.iter().filter(|l| l.covers("") && matches!(l.purse.unit, Unit::Requests | Unit::Concurrent)).collect();
+    let counted = |l: &LimitRule| matches!(l.purse.unit, Unit::Requests | Unit::Concurrent);
+    if x.operation == Operation::Batches && x.method == Method::POST && principal.limits.iter().any(|l| !counted(l)) {
+        let message = "batches are not counted here, so who has a limit of tokens or dollars may not begin one; send the requests one by one";
+        return Err(Fault::client(StatusCode::FORBIDDEN, ErrorKind::Permission, message).code("batch_not_counted"));
+    }
+    let limits: Vec<&LimitRule> = principal.limits.iter().filter(|l| l.covers("") && counted(l)).collect();
     let claims: Vec<Claim<'_>> = limits.iter().map(|l| Claim { purse: &l.purse, amount: 1 }).collect();
     take(x, &limits, &claims, UNKNOWN).await
+}
+
+/// A target that the request may go to: what it charges, and how it counts text.
+struct Candidate {
+    price: Option<Arc<Model>>,
+    density: u32,
+}
+
+fn candidates(x: &Exchange, model: &ModelRule, rest: &str) -> SmallVec<[Candidate; 4]> {
+    let targets = model.targets.iter().chain(&model.fallback);
+    targets.map(|t| Candidate { price: t.price_of(&t.model_for(rest), &x.rules.prices), density: t.figures.of(rest).density() }).collect()
+}
+
+/// What the request may use at the dearest of its targets.
+fn dearest(candidates: &[Candidate], prompt: impl Fn(&Candidate) -> u64, completion: u64) -> Estimate {
+    candidates.iter().map(|c| Estimate::new(prompt(c), completion, c.price.as_deref())).fold(Estimate::default(), Estimate::or_more)
+}
+
+/// A form is a sound to be written down, or pictures to be changed.
+fn weight_of_form(operation: Operation, bytes: u64) -> Weight {
+    match operation {
+        Operation::ImageEdits => Weight { pictures: 1 + bytes / (1 << 20), ..Weight::default() },
+        _ => Weight { sound: bytes, ..Weight::default() },
+    }
 }
 
 /// Takes all claims or none, and notes what the client is told of them.
@@ -79,29 +130,24 @@ async fn take(x: &mut Exchange, limits: &[&LimitRule], claims: &[Claim<'_>], lea
     }
 }
 
-/// The bound on an answer's tokens that the request sets itself, in whichever dialect.
+/// The bound on an answer's tokens that the request sets itself, in whichever dialect, or that its kind has.
 fn answer_bound(x: &Exchange) -> Option<u64> {
-    if !matches!(x.operation, Operation::Chat(_)) {
-        return Some(0);
+    let body = x.current();
+    let number = |name: &str| body.parse::<Option<u64>>(name).ok().flatten().flatten();
+    match x.operation {
+        Operation::Chat(_) => {}
+        Operation::ImageGenerations => return Some(PICTURE.0 * number("n").unwrap_or(1).clamp(1, PICTURE.1)),
+        Operation::ImageEdits => return Some(PICTURE.0 * PICTURE.1),
+        // About a minute of speech is nine hundred characters and twelve hundred tokens of sound.
+        Operation::Speech => return Some(2 * x.weight.text),
+        Operation::Transcriptions | Operation::Translations => return Some(TRANSCRIPT),
+        _ => return Some(0),
     }
-    let number = |name: &str| x.envelope.parse::<Option<u64>>(name).ok().flatten().flatten();
-    let google = || x.envelope.parse::<serde_json::Value>("generationConfig").ok().flatten().and_then(|c| c["maxOutputTokens"].as_u64());
+    let google = || body.parse::<serde_json::Value>("generationConfig").ok().flatten().and_then(|c| c["maxOutputTokens"].as_u64());
     // Where two bounds are given, the larger one may be the one that the provider reads.
     let one = ["max_completion_tokens", "max_tokens", "max_output_tokens"].into_iter().filter_map(number).max().or_else(google)?;
     // An absurd bound is no bound: the model's own holds.
     Some(one.min(10_000_000).saturating_mul(number("n").unwrap_or(1).clamp(1, 128)))
-}
-
-/// The longest answer that any target can give.
-fn longest(x: &Exchange, model: &ModelRule, rest: &str) -> u64 {
-    let known = model.targets.iter().chain(&model.fallback).map(|t| t.price_of(&t.model_for(rest), &x.rules.prices).and_then(|m| m.max_output));
-    known.map(|m| m.unwrap_or(LONGEST)).max().unwrap_or(LONGEST)
-}
-
-/// What the request may use, by the dearest target that it may go to.
-fn estimate(x: &Exchange, model: &ModelRule, rest: &str, prompt: u64, completion: u64) -> Estimate {
-    let prices: Vec<_> = model.targets.iter().chain(&model.fallback).filter_map(|t| t.price_of(&t.model_for(rest), &x.rules.prices)).collect();
-    Estimate::new(prompt, completion, prices.iter().map(|p| &**p))
 }
 
 /// Money cannot be counted where a price is not known: such a model is refused to who has a limit of dollars, or let pass
@@ -121,15 +167,15 @@ fn hold_to_known_prices(x: &Exchange, model: &ModelRule, rest: &str) -> Result<(
     Err(Fault::client(StatusCode::FORBIDDEN, ErrorKind::Permission, message).code("unknown_price").param("model"))
 }
 
-/// The client's own bound on what the request may cost: the header `x-trivium-max-cost`, in dollars.
+/// The client's own bound on what the request may cost, in dollars: the field `max_cost` or the header `x-trivium-max-cost`.
 fn hold_to_max_cost(x: &Exchange, worst: &Estimate) -> Result<(), Fault> {
-    let Some(value) = x.headers.get("x-trivium-max-cost") else { return Ok(()) };
     let wrong = || Fault::client(StatusCode::BAD_REQUEST, ErrorKind::InvalidRequest, "`x-trivium-max-cost` must be an amount of dollars, such as 0.05").param("x-trivium-max-cost");
-    let most = value.to_str().ok().and_then(nanodollars).ok_or_else(wrong)?;
+    let header = x.headers.get(&names::MAX_COST).map(|v| v.to_str().ok().and_then(nanodollars).ok_or_else(wrong)).transpose()?;
+    let Some(most) = header.into_iter().chain(x.max_cost).min() else { return Ok(()) };
     if worst.cost <= most {
         return Ok(());
     }
-    let message = format!("at worst this request would cost {} dollars, more than its `x-trivium-max-cost`; lower `max_tokens` or raise the bound", providers::prices::Nanodollars(worst.cost));
+    let message = format!("at worst this request would cost {} dollars, more than its own `max_cost`; lower `max_tokens` or raise the bound", providers::prices::Nanodollars(worst.cost));
     Err(Fault::client(StatusCode::PAYMENT_REQUIRED, ErrorKind::InvalidRequest, message).code("max_cost_exceeded"))
 }
 

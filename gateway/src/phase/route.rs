@@ -4,10 +4,11 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use http::HeaderMap;
 use providers::usage::Usage;
 
 use crate::config::{Balance, Sticky};
-use crate::exchange::Exchange;
+use crate::exchange::{Asked, Exchange};
 use crate::rules::{ModelRule, Rules, TargetRule};
 
 /// The targets of a request, best first: its tries follow this order.
@@ -22,27 +23,45 @@ const PROBE: f64 = 0.02;
 /// How much busier than its share a target may be before conversations that stick to it spill over.
 const SPILL: f64 = 1.5;
 
-/// Orders the model's targets for this request.
+/// What a plan is made by, beside the request itself.
+#[derive(Clone, Copy)]
+pub struct From<'a> {
+    /// The rules in force.
+    pub rules: &'a Rules,
+    /// The client's headers.
+    pub headers: &'a HeaderMap,
+    /// Who asks.
+    pub consumer: Option<&'a str>,
+}
+
+/// Orders the model's targets for this request. `rest` is what the model's `*` stands for.
 #[must_use]
-pub fn plan(x: &Exchange, model: &ModelRule) -> Plan {
+pub fn plan(x: &Exchange, model: &ModelRule, rest: &str) -> Plan {
+    let consumer = x.principal.as_ref().map(|p| &*p.name);
+    order(&x.asked, From { rules: &x.rules, headers: &x.headers, consumer }, model, rest)
+}
+
+/// As [`plan`], for a request that need not have been sent.
+#[must_use]
+pub fn order(asked: &Asked, from: From<'_>, model: &ModelRule, rest: &str) -> Plan {
     if model.targets.len() == 1 {
         return Plan { order: vec![0] };
     }
     let mut order: Vec<usize> = (0..model.targets.len()).filter(|&i| model.targets[i].weight > 0).collect();
     if model.sticky == Some(Sticky::PromptPrefix)
-        && let Some(hash) = conversation(x)
+        && let Some(hash) = conversation(asked, from.consumer)
     {
         by_hash(&mut order, model, hash);
-        spill(&mut order, model);
+        spill(&mut order, model, rest);
     } else {
-        balance(&mut order, x, model);
+        balance(&mut order, asked, from, model, rest);
     }
     // Targets that are known to be down go last; they are still tried if all others fail and their time has come.
-    order.sort_by_key(|&i| model.targets[i].stats.looks_open().is_some());
+    order.sort_by_key(|&i| model.targets[i].stats(rest).looks_open().is_some());
     Plan { order }
 }
 
-fn balance(order: &mut [usize], x: &Exchange, model: &ModelRule) {
+fn balance(order: &mut [usize], asked: &Asked, from: From<'_>, model: &ModelRule, rest: &str) {
     let target = |i: &usize| &model.targets[*i];
     match model.balance {
         Balance::RoundRobin => {
@@ -50,11 +69,11 @@ fn balance(order: &mut [usize], x: &Exchange, model: &ModelRule) {
             order.rotate_left(turn);
         }
         Balance::Weighted => weighted(order, model),
-        Balance::ConsistentHash => by_hash(order, model, hash_of_client(x, model)),
-        Balance::LeastConnections => by_score(order, |i| f64::from(target(i).stats.in_flight() + 1) / f64::from(target(i).weight)),
-        Balance::LowestLatency => lowest_latency(order, model),
-        Balance::LowestUsage => by_score(order, |i| target(i).stats.tokens() as f64 / f64::from(target(i).weight)),
-        Balance::LowestCost => by_score(order, |i| unit_cost(&x.rules, target(i), &x.model)),
+        Balance::ConsistentHash => by_hash(order, model, hash_of_client(asked, from.headers, model)),
+        Balance::LeastConnections => by_score(order, |i| f64::from(target(i).stats(rest).in_flight() + 1) / f64::from(target(i).weight)),
+        Balance::LowestLatency => lowest_latency(order, model, rest),
+        Balance::LowestUsage => by_score(order, |i| target(i).stats(rest).tokens() as f64 / f64::from(target(i).weight)),
+        Balance::LowestCost => by_score(order, |i| unit_cost(from.rules, target(i), rest)),
         Balance::Priority => {
             weighted(order, model);
             order.sort_by_key(|i| target(i).priority);
@@ -104,8 +123,8 @@ fn by_hash(order: &mut [usize], model: &ModelRule, hash: u64) {
 }
 
 /// The first target gives way if it has much more in flight than its share.
-fn spill(order: &mut [usize], model: &ModelRule) {
-    let load = |i: usize| f64::from(model.targets[i].stats.in_flight());
+fn spill(order: &mut [usize], model: &ModelRule, rest: &str) {
+    let load = |i: usize| f64::from(model.targets[i].stats(rest).in_flight());
     let weight = |i: usize| f64::from(model.targets[i].weight);
     let all: f64 = order.iter().map(|&i| load(i)).sum::<f64>() + 1.0;
     let weights: f64 = order.iter().map(|&i| weight(i)).sum();
@@ -115,10 +134,10 @@ fn spill(order: &mut [usize], model: &ModelRule) {
     }
 }
 
-fn lowest_latency(order: &mut [usize], model: &ModelRule) {
+fn lowest_latency(order: &mut [usize], model: &ModelRule, rest: &str) {
     // Peak EWMA: what a request would cost there, with those already on their way. Unknown targets are tried first.
     by_score(order, |&i| {
-        let stats = &model.targets[i].stats;
+        let stats = model.targets[i].stats(rest);
         stats.latency().map_or(0.0, |l| l.as_secs_f64() * f64::from(stats.in_flight() + 1))
     });
     if order.len() > 1 && fastrand::f64() < PROBE {
@@ -128,16 +147,15 @@ fn lowest_latency(order: &mut [usize], model: &ModelRule) {
 }
 
 /// What a thousand tokens in and a thousand out cost there; unknown prices come last.
-fn unit_cost(rules: &Rules, target: &TargetRule, asked: &str) -> f64 {
+fn unit_cost(rules: &Rules, target: &TargetRule, rest: &str) -> f64 {
     let sample = Usage { input: 1000, output: 1000, ..Usage::default() };
-    let model = if target.model.contains('*') { target.model_for(asked) } else { target.model.clone() };
-    rules.prices.get(&target.provider.name, target.provider.dialect.kind(), &model).map_or(f64::MAX, |m| m.cost(&sample, false).dollars())
+    target.price_of(&target.model_for(rest), &rules.prices).map_or(f64::MAX, |m| m.cost(&sample, false).dollars())
 }
 
-fn hash_of_client(x: &Exchange, model: &ModelRule) -> u64 {
+fn hash_of_client(asked: &Asked, headers: &HeaderMap, model: &ModelRule) -> u64 {
     let value = match &model.hash_on {
-        Some(header) => x.headers.get(header).map(|v| v.as_bytes().to_vec()),
-        None => x.envelope.get("user").map(|u| u.as_bytes().to_vec()),
+        Some(header) => headers.get(header).map(|v| v.as_bytes().to_vec()),
+        None => asked.envelope.get("user").map(|u| u.as_bytes().to_vec()),
     };
     match value {
         Some(value) => hash(&value),
@@ -153,14 +171,14 @@ fn hash(bytes: &[u8]) -> u64 {
 
 /// What stays the same while a conversation grows: all that stands before the first answer. Tenant by tenant, because
 /// providers keep prompt caches apart too.
-fn conversation(x: &Exchange) -> Option<u64> {
-    let field = ["messages", "input", "contents"].into_iter().find_map(|name| x.envelope.get(name))?;
+fn conversation(asked: &Asked, consumer: Option<&str>) -> Option<u64> {
+    let field = ["messages", "input", "contents"].into_iter().find_map(|name| asked.envelope.get(name))?;
     let mut hasher = foldhash::quality::FixedState::with_seed(7).build_hasher();
-    if let Some(consumer) = x.record.as_ref().and_then(|r| r.entry.consumer.as_deref()) {
+    if let Some(consumer) = consumer {
         hasher.write(consumer.as_bytes());
     }
     for name in ["system", "instructions", "systemInstruction", "tools"] {
-        hasher.write(x.envelope.get(name).unwrap_or_default().as_bytes());
+        hasher.write(asked.envelope.get(name).unwrap_or_default().as_bytes());
     }
     match serde_json::from_str::<Vec<&serde_json::value::RawValue>>(field) {
         Ok(messages) => {

@@ -3,3 +3,52 @@
 pub mod models;
 pub mod multipart;
 pub mod passed;
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use providers::{ErrorKind, Operation};
+
+use crate::config::ModelKind;
+use crate::exchange::Exchange;
+use crate::fault::{Fault, model_not_found};
+use crate::rules::{ModelRule, Rules};
+
+/// The model that is asked for and what its `*` stands for, found and written down.
+fn find<'r>(x: &mut Exchange, rules: &'r Rules) -> Result<(&'r Arc<ModelRule>, String), Fault> {
+    let asked = x.model.clone();
+    if let Some(entry) = x.entry() {
+        entry.model.clone_from(&asked);
+    }
+    let (model, rest) = look_up(rules, x.operation, &asked)?;
+    if let Some(entry) = x.entry() {
+        entry.route.clone_from(&model.name);
+    }
+    Ok((model, rest.to_owned()))
+}
+
+/// The model of a name, if it is here and does what is asked, and what its `*` stands for.
+///
+/// # Errors
+/// 400 without a name or for a model of another kind, 404 if it is not here.
+pub fn look_up<'r, 'n>(rules: &'r Rules, operation: Operation, asked: &'n str) -> Result<(&'r Arc<ModelRule>, &'n str), Fault> {
+    let bad = |message: String, code: &str| Fault::client(StatusCode::BAD_REQUEST, ErrorKind::InvalidRequest, message).param("model").code(code);
+    if asked.is_empty() {
+        return Err(bad("`model` is missing; `GET /v1/models` lists the models here".into(), "missing_model"));
+    }
+    let Some((model, rest)) = rules.model(asked) else { return Err(model_not_found(asked, &rules.names())) };
+    let fits = match model.kind {
+        ModelKind::Any => true,
+        ModelKind::Chat => matches!(operation, Operation::Chat(_) | Operation::CountMessages | Operation::CountGenerate),
+        ModelKind::Embedding => matches!(operation, Operation::Embeddings | Operation::EmbedContent | Operation::BatchEmbedContents),
+        ModelKind::Rerank => operation == Operation::Rerank,
+    };
+    if !fits {
+        return Err(bad(format!("the model `{asked}` is not for {}", operation.name()), "wrong_model_kind"));
+    }
+    if !rest.is_empty() {
+        // What a `*` takes in may travel in an upstream's path or log.
+        providers::path_segment(rest)?;
+    }
+    Ok((model, rest))
+}

@@ -9,37 +9,32 @@ use std::ops::Range;
 
 use crate::body::Body;
 use crate::exchange::Exchange;
-use crate::fault::{Fault, model_not_found};
+use crate::fault::Fault;
 use crate::phase::{admit, call, identity, read, relay, route};
+use crate::road::find;
 
 /// Answers a form.
 ///
 /// # Errors
 /// When the form has no model, the model is not here, or no target answers.
 pub async fn answer(x: &mut Exchange, body: Incoming) -> Result<Response<Body>, Fault> {
-    identity::check(x)?;
+    identity::check(x).await?;
     read::head(x)?;
     let body = read::body(body, &x.rules.limits).await?;
     let bad = |message: &str| Fault::client(StatusCode::BAD_REQUEST, ErrorKind::InvalidRequest, message);
-    let boundary = x.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).and_then(boundary).ok_or_else(|| bad("the content type has no boundary"))?;
+    let content_type = x.headers.get(header::CONTENT_TYPE).cloned();
+    let (content_type, boundary) = content_type.and_then(|v| Some((v.clone(), boundary(v.to_str().ok()?)?))).ok_or_else(|| bad("the content type has no boundary"))?;
     let span = field(&body, &boundary, "model").ok_or_else(|| bad("the form has no field `model`").param("model").code("missing_model"))?;
     let asked = std::str::from_utf8(&body[span.clone()]).map_err(|_| bad("`model` is not text"))?.trim().to_owned();
-    x.model.clone_from(&asked);
+    x.model = asked;
     x.stream = field(&body, &boundary, "stream").is_some_and(|s| &body[s] == b"true");
     let rules = x.rules.clone();
-    let Some((model, rest)) = rules.model(&asked) else { return Err(model_not_found(&asked, &rules.names())) };
-    if !rest.is_empty() {
-        providers::path_segment(rest)?;
-    }
-    if let Some(entry) = x.entry() {
-        entry.model.clone_from(&asked);
-        entry.route.clone_from(&model.name);
-    }
+    let (model, rest) = find(x, &rules)?;
     identity::may_use(x, model)?;
-    x.form = Some(crate::exchange::Form { body, model: span });
-    admit::reserve(x, model, rest).await?;
-    let plan = route::plan(x, model);
-    let reply = call::first_event(x, model, rest, &plan).await?;
+    x.form = Some(crate::exchange::Form { body, model: span, content_type });
+    admit::reserve(x, model, &rest).await?;
+    let plan = route::plan(x, model, &rest);
+    let reply = call::first_event(x, model, &rest, &plan).await?;
     Ok(relay::response(x, model, reply))
 }
 

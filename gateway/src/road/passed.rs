@@ -26,6 +26,7 @@ pub async fn serve(state: Arc<State>, request: Request<Incoming>, operation: Ope
     };
     let (parts, body) = request.into_parts();
     let mut x = Exchange::new(state, rules.clone(), parts.method.clone(), parts.headers.clone(), operation);
+    x.peer = parts.extensions.get().cloned();
     match pass(&mut x, &rules, &parts, body, rest).await {
         Ok(response) => response,
         Err(fault) => failed(x, &fault),
@@ -33,7 +34,7 @@ pub async fn serve(state: Arc<State>, request: Request<Incoming>, operation: Ope
 }
 
 async fn pass(x: &mut Exchange, rules: &Rules, parts: &http::request::Parts, body: Incoming, rest: &str) -> Result<Response<Body>, Fault> {
-    identity::check(x)?;
+    identity::check(x).await?;
     if !matches!(parts.method, Method::GET | Method::POST | Method::DELETE) {
         return Err(Fault::client(StatusCode::METHOD_NOT_ALLOWED, ErrorKind::InvalidRequest, "this path takes GET, POST or DELETE").code("method_not_allowed"));
     }

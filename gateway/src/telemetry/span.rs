@@ -26,9 +26,10 @@ const REMOTE: u32 = 0x200;
 
 /// The spans of a request; `None` if it has no place in a trace.
 pub(super) fn write(entry: &Entry) -> Option<Spans> {
-    let trace = u128::from_str_radix(&entry.trace.trace_id, 16).ok()?.to_be_bytes();
-    let id = u64::from_str_radix(&entry.trace.span_id, 16).ok()?;
-    let parent = entry.trace.parent.as_deref().and_then(|p| u64::from_str_radix(p, 16).ok());
+    if entry.trace.trace_id == 0 {
+        return None;
+    }
+    let (trace, id, parent) = (entry.trace.trace_id.to_be_bytes(), entry.trace.span_id, entry.trace.parent);
     let mut out = Message::default();
     let head = Head { trace, id, parent, remote: true, kind: SERVER, name: name(entry.operation, if entry.route.is_empty() { "" } else { &entry.model }) };
     out.nested(SPANS, |m| {

@@ -141,7 +141,7 @@ fn entry() -> Entry {
     Entry {
         time: 1_700_000_000.5,
         request_id: "r1".into(),
-        trace: Trace { trace_id: TRACE.into(), span_id: "00000000000000aa".into(), parent: Some("b7ad6b7169203331".into()), sampled: true },
+        trace: Trace { trace_id: u128::from_str_radix(TRACE, 16).unwrap(), span_id: 0xaa, parent: Some(0xb7ad_6b71_6920_3331), sampled: true },
         operation: "chat",
         model: "mine-7".into(),
         route: "mine-*".into(),

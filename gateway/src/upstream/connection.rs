@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -66,8 +66,7 @@ impl Connection {
         poll_fn(|cx| self.poll_flush(cx)).await?;
         self.write(head, body).await?;
         loop {
-            while let Some((length, mut answer)) = head::read(&self.buffer)? {
-                self.buffer.advance(length);
+            while let Some(mut answer) = head::read(&mut self.buffer)? {
                 answer.keep_alive &= !self.cut_short;
                 if !answer.status.is_informational() {
                     return Ok(answer);

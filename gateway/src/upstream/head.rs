@@ -1,6 +1,11 @@
 //! The head of a request as bytes, and the head of an answer out of them.
 
+use std::ops::Range;
+
+use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+
+use smallvec::SmallVec;
 
 use super::{Call, Error};
 
@@ -47,26 +52,38 @@ fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Reads the head of an answer: how long it is, and what it says. `None` while it is incomplete. Interim answers (100, 103)
-/// are given out like others; the caller passes over them.
-pub(super) fn read(bytes: &[u8]) -> Result<Option<(usize, Head)>, Error> {
+/// Where a header's name and value stand in a head.
+type Spans = (Range<usize>, Range<usize>);
+
+/// Takes the head of an answer out of the buffer. `None` while it is incomplete. Interim answers (100, 103) are given out like
+/// others; the caller passes over them. Values are slices of what came.
+pub(super) fn read(buffer: &mut BytesMut) -> Result<Option<Head>, Error> {
     let mut fields = [httparse::EMPTY_HEADER; MOST_HEADERS];
     let mut response = httparse::Response::new(&mut fields);
-    let length = match response.parse(bytes) {
+    let length = match response.parse(buffer) {
         Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) if bytes.len() > LARGEST => return Err(Error::Malformed("its head is too large")),
+        Ok(httparse::Status::Partial) if buffer.len() > LARGEST => return Err(Error::Malformed("its head is too large")),
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => return Err(Error::Malformed("it has too many headers")),
         Err(_) => return Err(Error::Malformed("its head cannot be read")),
     };
     let status = response.code.and_then(|c| StatusCode::from_u16(c).ok()).ok_or(Error::Malformed("it has no status"))?;
-    let mut headers = HeaderMap::with_capacity(response.headers.len());
-    for field in response.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Error::Malformed("a header's name cannot be read"))?;
-        let value = HeaderValue::from_bytes(field.value).map_err(|_| Error::Malformed("a header's value cannot be read"))?;
+    let version = response.version;
+    let start = buffer.as_ptr() as usize;
+    // What is empty may stand anywhere.
+    let span = |part: &[u8]| {
+        let at = if part.is_empty() { 0 } else { part.as_ptr() as usize - start };
+        at..at + part.len()
+    };
+    let spans: SmallVec<[Spans; 24]> = response.headers.iter().map(|f| (span(f.name.as_bytes()), span(f.value))).collect();
+    let bytes = buffer.split_to(length).freeze();
+    let mut headers = HeaderMap::with_capacity(spans.len());
+    for (name, value) in spans {
+        let name = HeaderName::from_bytes(&bytes[name]).map_err(|_| Error::Malformed("a header's name cannot be read"))?;
+        let value = HeaderValue::from_maybe_shared(bytes.slice(value)).map_err(|_| Error::Malformed("a header's value cannot be read"))?;
         headers.append(name, value);
     }
     let says = |word: &str| headers.get_all(header::CONNECTION).iter().any(|v| v.to_str().is_ok_and(|v| v.split(',').any(|w| w.trim().eq_ignore_ascii_case(word))));
-    let keep_alive = if response.version == Some(0) { says("keep-alive") } else { !says("close") };
-    Ok(Some((length, Head { status, headers, keep_alive })))
+    let keep_alive = if version == Some(0) { says("keep-alive") } else { !says("close") };
+    Ok(Some(Head { status, headers, keep_alive }))
 }

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use http::uri::Authority;
 use http::{HeaderMap, Method, Response, Uri};
 use providers::envelope::Payload;
 use rustls_pki_types::ServerName;
@@ -66,12 +67,11 @@ pub struct Call {
     pub body: Payload,
 }
 
-/// A place that connections lead to.
+/// A place that connections lead to. Made for every call, so it shares the URL's memory.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Place {
     tls: bool,
-    host: Arc<str>,
-    port: u16,
+    authority: Authority,
 }
 
 /// Connections that wait to be used again.
@@ -89,7 +89,7 @@ pub struct Client {
 
 struct Shared {
     tls: tokio_rustls::TlsConnector,
-    idle: Mutex<HashMap<Place, Vec<Idle>>>,
+    idle: Mutex<HashMap<Place, Vec<Idle>, foldhash::fast::RandomState>>,
 }
 
 /// How long a connection may wait to be used again. Shorter than what servers commonly allow, so that we close first.
@@ -160,13 +160,13 @@ impl Client {
     }
 
     async fn open(&self, place: &Place) -> Result<Connection, Error> {
-        let host = || format!("{}:{}", place.host, place.port);
+        let host = || format!("{}:{}", place.host(), place.port());
         let opening = async {
             let tcp = connect(place).await.map_err(|source| Error::Connect { host: host(), source })?;
             if !place.tls {
                 return Ok(Connection::plain(tcp));
             }
-            let name = ServerName::try_from(place.host.trim_matches(['[', ']']).to_owned()).map_err(|_| Error::Url(host()))?;
+            let name = ServerName::try_from(place.name().to_owned()).map_err(|_| Error::Url(host()))?;
             let tls = self.shared.tls.connect(name, tcp).await.map_err(|source| Error::Connect { host: host(), source })?;
             Ok(Connection::tls(tls))
         };
@@ -177,7 +177,7 @@ impl Client {
 /// Tries every address that the name has, in the resolver's order.
 async fn connect(place: &Place) -> std::io::Result<tokio::net::TcpStream> {
     let mut last = None;
-    for address in tokio::net::lookup_host((place.host.trim_matches(['[', ']']), place.port)).await? {
+    for address in tokio::net::lookup_host((place.name(), place.port())).await? {
         match tokio::net::TcpStream::connect(address).await {
             Ok(tcp) => {
                 // Without it, the end of a request waits for the upstream's delayed acknowledgement.
@@ -197,8 +197,21 @@ impl Place {
             Some("https") => true,
             _ => return Err(Error::Url(uri.to_string())),
         };
-        let host = uri.host().ok_or_else(|| Error::Url(uri.to_string()))?;
-        Ok(Place { tls, host: host.into(), port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }) })
+        let authority = uri.authority().filter(|a| !a.host().is_empty()).ok_or_else(|| Error::Url(uri.to_string()))?;
+        Ok(Place { tls, authority: authority.clone() })
+    }
+
+    fn host(&self) -> &str {
+        self.authority.host()
+    }
+
+    /// The host without the brackets of an IPv6 address: what a resolver and a certificate know.
+    fn name(&self) -> &str {
+        self.host().trim_matches(['[', ']'])
+    }
+
+    fn port(&self) -> u16 {
+        self.authority.port_u16().unwrap_or(if self.tls { 443 } else { 80 })
     }
 }
 

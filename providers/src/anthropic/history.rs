@@ -9,12 +9,17 @@ use serde_json::value::RawValue;
 
 use super::Host;
 use super::content::{Block, blocks, extra};
+use super::tools;
+use crate::door::once;
 use crate::json::scan;
 use crate::wire::{Arguments, ChatRequest, Message, ToolCall};
 use crate::{Error, carry};
 
 /// What stands in for the result of a call that the client left unanswered.
 const NO_RESULT: &str = "(no result was given for this call)";
+
+/// What the user says where somebody has to.
+const GO_ON: &str = "Go on.";
 
 /// One turn.
 #[derive(Debug, Serialize)]
@@ -35,6 +40,8 @@ pub(super) struct History<'a> {
     ids: HashSet<String>,
     /// How many results stand first in the last turn.
     results: usize,
+    /// Images of the assistant's own: only the user can show any.
+    shown: Vec<Block<'a>>,
 }
 
 /// A call that waits for its answer.
@@ -91,6 +98,8 @@ impl<'a> History<'a> {
             self.warnings.push(format!("dropped `{at}.name`: Claude's turns have no names"));
         }
         mark(&mut content, message);
+        let shown = std::mem::take(&mut self.shown);
+        self.append("user", shown);
         self.append("user", content);
         Ok(())
     }
@@ -101,6 +110,16 @@ impl<'a> History<'a> {
         let thoughts = content.len();
         if let Some(c) = &message.content {
             blocks(c, at, host, &mut content)?;
+        }
+        let said = content.split_off(thoughts);
+        for block in said {
+            match block {
+                Block::Image { .. } | Block::Document { .. } => self.shown.push(block),
+                other => content.push(other),
+            }
+        }
+        if message.extra.iter().any(|(key, _)| &**key == "images") {
+            once(&mut self.warnings, "dropped `images` of the assistant's messages: only the user can show images to Claude");
         }
         if let Some(refusal) = message.refusal.as_deref().filter(|r| !r.trim().is_empty()) {
             content.push(Block::text(refusal));
@@ -118,6 +137,7 @@ impl<'a> History<'a> {
         }
         if let Some(call) = &message.function_call {
             let name = call.name.as_deref().ok_or_else(|| Error::invalid(format!("{at}.function_call.name"), "a function call needs a `name`"))?;
+            let name = tools::name(name, &format!("{at}.function_call.name"))?;
             let sent = self.unique(&format!("call_{index}"));
             content.push(Block::ToolUse { id: sent.clone(), name, input: self.input(call.arguments.as_ref(), at), cache_control: None });
             open.push(OpenCall { known: String::new(), sent, answered: false });
@@ -146,10 +166,12 @@ impl<'a> History<'a> {
         let cache_control = extra(&call.extra, "cache_control");
         if let Some(custom) = &call.custom {
             let name = custom.name.as_deref().ok_or_else(|| Error::invalid(format!("{at}.custom.name"), "a call needs a `name`"))?;
+            let name = tools::name(name, &format!("{at}.custom.name"))?;
             return Ok(Block::ToolUse { id, name, input: wrap("input", custom.input.as_deref().unwrap_or_default()), cache_control });
         }
         let function = call.function.as_ref().ok_or_else(|| Error::invalid(format!("{at}.function"), "a tool call needs a `function`"))?;
         let name = function.name.as_deref().ok_or_else(|| Error::invalid(format!("{at}.function.name"), "a call needs a `name`"))?;
+        let name = tools::name(name, &format!("{at}.function.name"))?;
         Ok(Block::ToolUse { id, name, input: self.input(function.arguments.as_ref(), at), cache_control })
     }
 
@@ -257,6 +279,14 @@ impl<'a> History<'a> {
             }
         }
         Ok(self)
+    }
+
+    /// Has the user speak last, where the assistant's own words cannot be continued.
+    pub(super) fn end_with_the_user(&mut self, warnings: &mut Vec<String>) {
+        if self.turns.last().is_some_and(|t| t.role == "assistant") {
+            warnings.push(format!("added the user's message \"{GO_ON}\" behind the last: Claude does not continue its own words here"));
+            self.append("user", vec![Block::text(GO_ON)]);
+        }
     }
 
     /// Whether the model is in the middle of a round of tool calls that it began without thinking, or whose thinking is

@@ -6,6 +6,7 @@ mod content;
 mod history;
 pub mod model;
 mod request;
+mod schema;
 mod stream;
 mod thinking;
 mod tools;
@@ -13,6 +14,7 @@ mod usage;
 
 pub use answer::read as read_answer;
 pub use request::write as write_request;
+pub(crate) use schema::is_closed;
 pub use stream::Events;
 pub use usage::{MessagesUsage, tap_usage};
 

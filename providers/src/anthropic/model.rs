@@ -31,6 +31,8 @@ pub struct Traits {
     pub both: bool,
     /// Has `output_config.format` and strict tools.
     pub format: bool,
+    /// Continues a last turn of the assistant's own.
+    pub prefill: bool,
 }
 
 impl Traits {
@@ -39,7 +41,7 @@ impl Traits {
     pub fn of(model: &str, info: Option<&prices::Model>) -> Self {
         let known = |feature| info.is_some_and(|i| i.supports(feature));
         let Some((family, version)) = parse(model) else {
-            return Traits { budget: true, adaptive: false, unasked: Unasked::Answers, efforts: &[], sampling: true, both: true, format: known("json_schema") };
+            return Traits { budget: true, adaptive: false, unasked: Unasked::Answers, efforts: &[], sampling: true, both: true, format: known("json_schema"), prefill: true };
         };
         let newest = matches!(family, "fable" | "mythos");
         let adaptive_only = newest || version >= (4, 7);
@@ -61,6 +63,7 @@ impl Traits {
             sampling: !adaptive_only,
             both: version < (4, 1),
             format: adaptive || version >= (4, 5) || known("json_schema"),
+            prefill: !adaptive,
         }
     }
 }
@@ -109,11 +112,11 @@ mod tests {
     #[test]
     fn generations_differ() {
         let old = Traits::of("claude-3-5-haiku-20241022", None);
-        assert!(!old.budget && !old.adaptive && old.sampling && !old.format);
+        assert!(!old.budget && !old.adaptive && old.sampling && !old.format && old.prefill);
         let middle = Traits::of("claude-sonnet-4-5", None);
         assert!(middle.budget && !middle.adaptive && middle.sampling && !middle.both && middle.format);
         let new = Traits::of("claude-opus-4-8", None);
-        assert!(!new.budget && new.adaptive && !new.sampling && new.unasked == Unasked::Answers);
+        assert!(!new.budget && new.adaptive && !new.sampling && new.unasked == Unasked::Answers && !new.prefill);
         assert_eq!(Traits::of("claude-sonnet-5-5", None).unasked, Unasked::Thinks);
         assert_eq!(Traits::of("claude-opus-5-5", None).unasked, Unasked::AlwaysThinks);
         assert!(Traits::of("kimi-k2", None).budget);

@@ -80,6 +80,9 @@ pub fn write(request: &ChatRequest<'_>, target: &Target<'_>, host: &Host, path: 
         decision.thinking = None;
     }
     let thinks = decision.thinking.as_ref().is_some_and(Thinking::is_on);
+    if !traits.prefill || thinks {
+        history.end_with_the_user(&mut warnings);
+    }
     let sampling = thinking::sampling(request, &traits, thinks, &mut warnings)?;
 
     if let Some(instruction) = tools.instruction {

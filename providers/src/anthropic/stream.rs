@@ -10,7 +10,7 @@ use crate::answer::{Delta, Finish};
 use crate::sse::Event;
 use crate::usage::Usage;
 use crate::wire::Str;
-use crate::{Error, Transcoder, broken_off};
+use crate::{Error, Transcoder, broken_off, names};
 
 #[derive(Deserialize)]
 struct Body<'a> {
@@ -93,7 +93,7 @@ impl Input {
 
     /// What has to be given out when the block ends without a piece.
     fn rest(self) -> Option<String> {
-        if self.came { None } else { self.whole }
+        if self.came { None } else { Some(self.whole.unwrap_or_else(|| "{}".to_owned())) }
     }
 }
 
@@ -180,7 +180,7 @@ impl Events {
                 } else {
                     let index = self.calls;
                     self.calls += 1;
-                    out(Delta::Call { choice: 0, index, id: &self.seal.id(block.id.as_deref().unwrap_or_default(), index as usize), name: &name });
+                    out(Delta::Call { choice: 0, index, id: &self.seal.id(block.id.as_deref().unwrap_or_default(), index as usize), name: &names::decode(&name) });
                     Open::Call { index, input: Input::new(block) }
                 }
             }
@@ -254,8 +254,8 @@ impl Events {
                 }
             }
             Open::Answer { input } => {
-                if !input.came {
-                    out(Delta::Text { choice: 0, text: input.rest().as_deref().unwrap_or("{}") });
+                if let Some(text) = input.rest() {
+                    out(Delta::Text { choice: 0, text: &text });
                 }
             }
             Open::Other => {}

@@ -3,18 +3,22 @@
 use std::borrow::Cow;
 
 use serde::Serialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Host;
 use super::content::{Block, extra};
 use super::history::Turn;
 use super::model::{Traits, Unasked};
+use super::schema::is_closed;
 use crate::Error;
+use crate::names;
 use crate::wire::{ChatRequest, Choice, FunctionDef, JsonSchema, Str, Tool};
 
 /// The tool whose input is the answer, where a model has no other way to keep to a schema.
 pub(super) const ANSWER_TOOL: &str = "answer_in_the_given_form";
+
+/// Claude's bound on a tool's name.
+const LONGEST: usize = 128;
 
 /// The schema of a tool that takes nothing.
 const NOTHING: &str = r#"{"type":"object","properties":{}}"#;
@@ -79,8 +83,13 @@ pub(super) fn read<'a>(request: &'a ChatRequest<'_>, turns: &[Turn<'a>], traits:
     for (index, function) in request.functions.iter().flatten().enumerate() {
         out.tools.push(function_tool(function, None, &format!("functions[{index}]"), traits, warnings)?);
     }
-    if let Some(Choice::Allowed { names, .. }) = &choice {
-        out.tools.retain(|tool| names.iter().any(|n| **n == *tool.name));
+    let offered = |only: &Str<'_>| request.functions().any(|f| f.name.as_deref() == Some(only));
+    match &choice {
+        Some(Choice::Allowed { names, .. }) => out.tools.retain(|tool| names.iter().any(|n| **n == *names::decode(&tool.name))),
+        Some(Choice::Named(only)) if !out.tools.is_empty() && !offered(only) => {
+            return Err(Error::invalid("tool_choice", format!("`tool_choice` names `{only}`, which is not in `tools`")));
+        }
+        _ => {}
     }
     if out.tools.is_empty() {
         if matches!(choice, Some(Choice::Required | Choice::Named(_) | Choice::Allowed { .. })) {
@@ -91,7 +100,7 @@ pub(super) fn read<'a>(request: &'a ChatRequest<'_>, turns: &[Turn<'a>], traits:
             out.choice = Some(ChoiceBody { r#type: "none", name: None, disable_parallel_tool_use: false });
         }
     } else {
-        out.choice = choose(choice.as_ref(), request.parallel_tool_calls == Some(false));
+        out.choice = choose(choice.as_ref(), request.parallel_tool_calls == Some(false))?;
     }
     form(request, choice.as_ref(), traits, host, warnings, &mut out)?;
     Ok(out)
@@ -102,19 +111,22 @@ fn mark<'a>(tool: &'a Tool<'_>) -> Option<&'a RawValue> {
 }
 
 fn function_tool<'a>(function: &'a FunctionDef<'_>, cache_control: Option<&'a RawValue>, at: &str, traits: &Traits, warnings: &mut Vec<String>) -> Result<ToolBody<'a>, Error> {
-    let name = function.name.as_deref().unwrap_or_default();
-    if name.is_empty() || name.len() > 128 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
-        return Err(Error::invalid(format!("{at}.name"), format!("`{name}` must be 1 to 128 letters, digits, `_` or `-`")));
-    }
+    let name = name(function.name.as_deref().unwrap_or_default(), &format!("{at}.name"))?;
     let input_schema = schema(function.parameters, at)?;
     let mut strict = function.strict == Some(true) && traits.format;
-    if strict && !closed(&input_schema) {
+    if strict && !is_closed(&input_schema) {
         strict = false;
         warnings.push(format!("dropped `{at}.strict`: Claude holds strictly only to schemas of closed objects without bounds"));
     } else if function.strict == Some(true) && !traits.format {
         warnings.push(format!("dropped `{at}.strict`: this model has no strict tools"));
     }
-    Ok(ToolBody { name: name.into(), description: function.description.as_deref().filter(|d| !d.is_empty()).map(Cow::Borrowed), input_schema, strict, cache_control })
+    Ok(ToolBody { name, description: function.description.as_deref().filter(|d| !d.is_empty()).map(Cow::Borrowed), input_schema, strict, cache_control })
+}
+
+/// A tool's name as Claude takes it.
+pub(super) fn name<'a>(name: &'a str, param: &str) -> Result<Cow<'a, str>, Error> {
+    names::encode(Cow::Borrowed(name), LONGEST, &[ANSWER_TOOL])
+        .ok_or_else(|| Error::invalid(param, format!("`{param}`: Claude takes tool names of 1 to {LONGEST} letters, digits, `_` and `-` (others count three); rename the tool")))
 }
 
 /// The parameters as they came; a schema that does not say so is made one of an object, since Claude insists on it.
@@ -138,30 +150,6 @@ fn schema<'a>(parameters: Option<&'a RawValue>, at: &str) -> Result<Cow<'a, RawV
     }
 }
 
-/// Whether a schema is one that Claude's constrained sampling takes: closed objects, no bounds.
-fn closed(schema: &RawValue) -> bool {
-    fn walk(value: &Value, named: bool) -> bool {
-        match value {
-            Value::Object(map) if named => map.values().all(|v| walk(v, false)),
-            Value::Object(map) => {
-                let open = map.get("type").is_some_and(|t| t == "object") && map.get("additionalProperties") != Some(&Value::Bool(false));
-                let bounds = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "maxItems", "uniqueItems", "patternProperties"];
-                !open
-                    && !bounds.iter().any(|b| map.contains_key(*b))
-                    && map.iter().all(|(key, v)| match key.as_str() {
-                        "enum" | "const" | "default" | "examples" => true,
-                        // Below these stand names, not keywords.
-                        "properties" | "$defs" | "definitions" => walk(v, true),
-                        _ => walk(v, false),
-                    })
-            }
-            Value::Array(list) => list.iter().all(|v| walk(v, false)),
-            _ => true,
-        }
-    }
-    serde_json::from_str(schema.get()).is_ok_and(|value: Value| walk(&value, false))
-}
-
 /// A history of calls needs its tools, even where the client offers none any more.
 fn from_history<'a>(turns: &[Turn<'a>]) -> Vec<ToolBody<'a>> {
     let mut tools: Vec<ToolBody<'a>> = Vec::new();
@@ -170,21 +158,21 @@ fn from_history<'a>(turns: &[Turn<'a>]) -> Vec<ToolBody<'a>> {
             && !tools.iter().any(|t| t.name == *name)
             && let Ok(input_schema) = RawValue::from_string(NOTHING.to_owned())
         {
-            tools.push(ToolBody { name: Cow::Borrowed(*name), description: None, input_schema: Cow::Owned(input_schema), strict: false, cache_control: None });
+            tools.push(ToolBody { name: name.clone(), description: None, input_schema: Cow::Owned(input_schema), strict: false, cache_control: None });
         }
     }
     tools
 }
 
-fn choose<'a>(choice: Option<&Choice<'_>>, one_at_a_time: bool) -> Option<ChoiceBody<'a>> {
+fn choose<'a>(choice: Option<&Choice<'_>>, one_at_a_time: bool) -> Result<Option<ChoiceBody<'a>>, Error> {
     let (r#type, name) = match choice {
-        None if !one_at_a_time => return None,
+        None if !one_at_a_time => return Ok(None),
         None | Some(Choice::Auto | Choice::Allowed { required: false, .. }) => ("auto", None),
         Some(Choice::None) => ("none", None),
         Some(Choice::Required | Choice::Allowed { required: true, .. }) => ("any", None),
-        Some(Choice::Named(name)) => ("tool", Some(Cow::Owned(name.to_string()))),
+        Some(Choice::Named(only)) => ("tool", Some(Cow::Owned(name(only, "tool_choice")?.into_owned()))),
     };
-    Some(ChoiceBody { r#type, name, disable_parallel_tool_use: one_at_a_time && r#type != "none" })
+    Ok(Some(ChoiceBody { r#type, name, disable_parallel_tool_use: one_at_a_time && r#type != "none" }))
 }
 
 /// The answer's form.
@@ -202,7 +190,7 @@ fn form<'a>(request: &'a ChatRequest<'_>, choice: Option<&Choice<'_>>, traits: &
             let schema = given.schema.ok_or_else(|| Error::invalid("response_format.json_schema.schema", "`json_schema` must hold a `schema`"))?;
             let native = traits.format && host.output_config;
             // A model that always thinks can only be held to a schema natively; what it does not take, it says itself.
-            if native && (closed(schema) || traits.unasked == Unasked::AlwaysThinks) {
+            if native && (is_closed(schema) || traits.unasked == Unasked::AlwaysThinks) {
                 out.format = Some(Format { r#type: "json_schema", schema });
                 return Ok(());
             }

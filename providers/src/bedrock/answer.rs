@@ -5,11 +5,12 @@ use serde_json::value::RawValue;
 
 use super::error;
 use super::model::Model;
-use super::tools::{ANSWER, PLACEHOLDER, decode};
+use super::tools::{ANSWER, PLACEHOLDER};
 use crate::answer::{Answer, Call, Choice, Delta, Finish, OwnedDetail};
 use crate::error::{ErrorKind, UpstreamError};
+use crate::names::decode;
 use crate::sse::Event;
-use crate::usage::Usage;
+use crate::usage::{Usage, sum};
 use crate::wire::Str;
 use crate::{Error, Target, Transcoder, broken_off, carry};
 
@@ -109,7 +110,7 @@ impl From<TokenUsage> for Usage {
     /// Bedrock counts what was read from and written to the cache beside `inputTokens`, and reasoning inside `outputTokens`.
     fn from(u: TokenUsage) -> Self {
         let written = u.cache_write_input_tokens.unwrap_or_default();
-        let hour: u64 = u.cache_details.iter().flatten().filter(|d| d.ttl == "1h").map(|d| d.input_tokens).sum();
+        let hour = sum(u.cache_details.iter().flatten().filter(|d| d.ttl == "1h").map(|d| d.input_tokens));
         let hour = hour.min(written);
         Usage { input: u.input_tokens, cache_read: u.cache_read_input_tokens.unwrap_or_default(), cache_write: written - hour, cache_write_1h: hour, output: u.output_tokens, ..Usage::default() }
     }
@@ -194,7 +195,8 @@ pub(super) fn read(body: &[u8], target: &Target<'_>) -> Result<Answer, Error> {
 
 /// What a content block of a stream is, as far as is known.
 enum Open {
-    Call(u32),
+    /// A call, and whether any of its input has come.
+    Call(u32, bool),
     /// The answer as a tool's input.
     Answer,
     Ignored,
@@ -296,7 +298,7 @@ impl Events {
                 self.calls += 1;
                 let id = seal(&call.tool_use_id, self.signature.take());
                 out(Delta::Call { choice: 0, index, id: &id, name: &decode(name) });
-                Open::Call(index)
+                Open::Call(index, false)
             }
         };
         self.open.push((event.content_block_index, open));
@@ -309,7 +311,10 @@ impl Events {
         }
         if let Some(json) = delta.tool_use.as_ref().and_then(|t| t.input.as_deref()).filter(|j| !j.is_empty()) {
             match self.opened(event.content_block_index) {
-                Some(Open::Call(index)) => out(Delta::Arguments { choice: 0, index: *index, json }),
+                Some(Open::Call(index, came)) => {
+                    *came = true;
+                    out(Delta::Arguments { choice: 0, index: *index, json });
+                }
                 Some(Open::Answer) => out(Delta::Text { choice: 0, text: json }),
                 _ => {}
             }
@@ -332,12 +337,16 @@ impl Events {
 
     fn stop(&mut self, index: u32, out: &mut dyn FnMut(Delta<'_>)) {
         let Some(at) = self.open.iter().position(|(i, _)| *i == index) else { return };
-        if let (_, Open::Reasoning { text, signature, data }) = self.open.swap_remove(at)
-            && let Some(detail) = detail(&self.model, self.details, &text, &signature, &data)
-        {
-            self.details += 1;
-            self.signature = sealable(&detail);
-            out(Delta::Detail { choice: 0, detail: &detail });
+        match self.open.swap_remove(at).1 {
+            Open::Reasoning { text, signature, data } => {
+                if let Some(detail) = detail(&self.model, self.details, &text, &signature, &data) {
+                    self.details += 1;
+                    self.signature = sealable(&detail);
+                    out(Delta::Detail { choice: 0, detail: &detail });
+                }
+            }
+            Open::Call(index, false) => out(Delta::Arguments { choice: 0, index, json: "{}" }),
+            Open::Call(..) | Open::Answer | Open::Ignored => {}
         }
     }
 }

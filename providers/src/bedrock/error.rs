@@ -83,3 +83,33 @@ fn inner_message(message: &str) -> Option<String> {
     let value: serde_json::Value = serde_json::from_str(inner).ok()?;
     value["error"]["message"].as_str().or_else(|| value["message"].as_str()).map(str::to_owned)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_exception_has_its_kind_in_answers_and_in_streams() {
+        for (name, kind) in [
+            ("ThrottlingException", ErrorKind::RateLimit),
+            ("ModelNotReadyException", ErrorKind::RateLimit),
+            ("ServiceQuotaExceededException", ErrorKind::Quota),
+            ("ModelTimeoutException", ErrorKind::Timeout),
+            ("ModelStreamErrorException", ErrorKind::Server),
+            ("ModelErrorException", ErrorKind::Server),
+            ("InternalServerException", ErrorKind::Server),
+            ("ServiceUnavailableException", ErrorKind::Overloaded),
+            ("ValidationException", ErrorKind::InvalidRequest),
+            ("ResourceNotFoundException", ErrorKind::NotFound),
+            ("AccessDeniedException", ErrorKind::Permission),
+            ("ExpiredTokenException", ErrorKind::Authentication),
+        ] {
+            for body in [format!(r#"{{"__type":"com.amazon.coral.service#{name}","message":"m"}}"#), format!(r#"{{"__type":"{name}:http://x/","message":"m"}}"#)] {
+                assert_eq!(read(400, body.as_bytes()).kind, kind, "{body}");
+            }
+            let small = name[..1].to_ascii_lowercase() + &name[1..];
+            assert_eq!(read_exception(&format!(r#"{{"exception":"{small}","payload":"{{\"message\":\"m\"}}"}}"#)).kind, kind, "{small}");
+        }
+        assert_eq!((read(424, b"{}").kind, read(500, b"no JSON").kind, read_exception("{}").kind), (ErrorKind::Server, ErrorKind::Server, ErrorKind::Server));
+    }
+}

@@ -2,14 +2,16 @@
 //! every tool call answered in the turn behind it.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::KIND;
+use super::blocks::{Block, Document, Media, Reasoning, Source, ToolResult, cache_point, call_id, function_use, inline, one_of, tool_use, written};
 use super::model::Model;
-use super::tools::encode;
-use crate::wire::{ChatRequest, Content, FunctionCall, Message, Part, ToolCall, data_url};
+use crate::door::once;
+use crate::wire::{ChatRequest, Content, Message, Part, ToolCall};
 use crate::{Error, carry};
 
 /// Converse's bound on the documents of a message.
@@ -21,80 +23,6 @@ const OPENING: &str = "Go on.";
 pub(super) struct Turn<'a> {
     role: &'static str,
     content: Vec<Block<'a>>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) enum Block<'a> {
-    Text(Cow<'a, str>),
-    Image(Media<'a>),
-    Video(Media<'a>),
-    Audio(Media<'a>),
-    Document(Document<'a>),
-    ReasoningContent(Reasoning<'a>),
-    ToolUse(ToolUse<'a>),
-    ToolResult(ToolResult<'a>),
-    CachePoint(CachePoint),
-}
-
-#[derive(Serialize)]
-pub(super) struct Media<'a> {
-    format: &'static str,
-    source: Source<'a>,
-}
-
-#[derive(Serialize)]
-struct Source<'a> {
-    bytes: &'a str,
-}
-
-#[derive(Serialize)]
-pub(super) struct Document<'a> {
-    format: &'static str,
-    name: String,
-    source: Source<'a>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) enum Reasoning<'a> {
-    ReasoningText { text: &'a str, signature: Cow<'a, str> },
-    RedactedContent(&'a str),
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct ToolUse<'a> {
-    tool_use_id: Cow<'a, str>,
-    name: Cow<'a, str>,
-    input: Cow<'a, RawValue>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct ToolResult<'a> {
-    tool_use_id: Cow<'a, str>,
-    content: Vec<Block<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<&'static str>,
-}
-
-#[derive(Serialize)]
-pub(super) struct CachePoint {
-    r#type: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ttl: Option<&'static str>,
-}
-
-/// Anthropic's cache mark as Converse's block.
-pub(super) fn cache_point(mark: &RawValue) -> CachePoint {
-    #[derive(Deserialize)]
-    struct Mark<'a> {
-        #[serde(borrow)]
-        ttl: Option<Cow<'a, str>>,
-    }
-    let ttl = serde_json::from_str::<Mark<'_>>(mark.get()).ok().and_then(|m| m.ttl);
-    CachePoint { r#type: "default", ttl: if ttl.as_deref() == Some("1h") { Some("1h") } else { None } }
 }
 
 /// The messages of a request, read.
@@ -109,20 +37,51 @@ pub(super) struct Conversation<'a> {
     documents: Vec<String>,
     /// The id of the legacy function call that awaits its result.
     legacy: Option<String>,
+    /// The calls of the assistant's last message.
+    open: Vec<Call<'a>>,
+    /// Every call's id: Claude wants each only once.
+    used: HashSet<String>,
+    /// Images of the assistant's own: only the user can show any.
+    shown: Vec<Block<'a>>,
     caches: bool,
+}
+
+/// A call that awaits its result.
+struct Call<'a> {
+    /// Its id as the client knows it.
+    known: Cow<'a, str>,
+    /// Its id as it is sent.
+    sent: Cow<'a, str>,
+    answered: bool,
 }
 
 /// Reads the messages.
 pub(super) fn read<'a>(request: &'a ChatRequest<'a>, model: &Model, warnings: &mut Vec<String>) -> Result<Conversation<'a>, Error> {
-    let mut talk = Conversation { system: Vec::new(), turns: Vec::new(), tools: false, unsigned: false, documents: Vec::new(), legacy: None, caches: model.caches() };
+    let mut talk = Conversation {
+        system: Vec::new(),
+        turns: Vec::new(),
+        tools: false,
+        unsigned: false,
+        documents: Vec::new(),
+        legacy: None,
+        open: Vec::new(),
+        used: HashSet::new(),
+        shown: Vec::new(),
+        caches: model.caches(),
+    };
     let mut named = false;
     for (i, message) in request.messages.iter().flatten().enumerate() {
         let role = message.role.as_deref().unwrap_or_default();
         named |= message.name.is_some() && role != "function";
         match role {
-            "system" | "developer" => talk.system(i, message)?,
+            "system" | "developer" => {
+                if !talk.turns.is_empty() {
+                    once(warnings, "moved a system message to the head: Bedrock's instructions stand there");
+                }
+                talk.system(i, message)?;
+            }
             "user" => talk.user(i, message, model, warnings)?,
-            "assistant" => talk.assistant(i, message, model)?,
+            "assistant" => talk.assistant(i, message, model, warnings)?,
             "tool" | "function" => talk.result(i, message, model)?,
             _ => return Err(Error::invalid(format!("messages[{i}].role"), format!("`messages[{i}].role` must be system, developer, user, assistant or tool"))),
         }
@@ -131,6 +90,11 @@ pub(super) fn read<'a>(request: &'a ChatRequest<'a>, model: &Model, warnings: &m
         warnings.push("dropped `name` of messages: Converse has no place for it".into());
     }
     talk.close(warnings)?;
+    // A mark on the whole request stands for one on its last block.
+    let mark = request.extra.iter().find(|(key, _)| &**key == "cache_control").and_then(|(_, raw)| talk.mark(Some(raw)));
+    if let Some(last) = talk.turns.last_mut().filter(|t| !matches!(t.content.last(), Some(Block::CachePoint(_)))) {
+        last.content.extend(mark);
+    }
     Ok(talk)
 }
 
@@ -182,9 +146,12 @@ impl<'a> Conversation<'a> {
             blocks.push(Block::Text("See the document.".into()));
             warnings.push(format!("added a text to `messages[{i}]`: Converse takes no document without one"));
         }
-        if !blocks.is_empty() {
+        let mut shown = std::mem::take(&mut self.shown);
+        if !blocks.is_empty() || !shown.is_empty() {
             blocks.extend(self.mark(message.cache_control));
-            self.turn("user").append(&mut blocks);
+            let turn = self.turn("user");
+            turn.append(&mut shown);
+            turn.append(&mut blocks);
         }
         Ok(())
     }
@@ -282,21 +249,48 @@ impl<'a> Conversation<'a> {
         unique
     }
 
-    fn assistant(&mut self, i: usize, message: &'a Message<'a>, model: &Model) -> Result<(), Error> {
-        let mut blocks = Vec::new();
-        let calls = message.tool_calls.as_deref().unwrap_or_default();
-        reasoning(message, calls, model, &mut blocks);
-        for (text, mark) in texts(i, message)? {
-            if let Some(block) = written(text) {
-                blocks.push(block);
-                blocks.extend(self.mark(mark));
+    /// What the assistant said. Its images are kept for the user to show.
+    fn said(&mut self, i: usize, message: &'a Message<'a>, model: &Model, blocks: &mut Vec<Block<'a>>, warnings: &mut Vec<String>) -> Result<(), Error> {
+        match &message.content {
+            None => {}
+            Some(Content::Text(text)) => blocks.extend(written(text)),
+            Some(Content::Parts(parts)) => {
+                for (j, part) in parts.iter().enumerate() {
+                    match part.text.as_deref().or(part.refusal.as_deref()) {
+                        Some(text) => {
+                            if let Some(block) = written(text) {
+                                blocks.push(block);
+                                blocks.extend(self.mark(part.cache_control));
+                            }
+                        }
+                        None => {
+                            let mut shown = std::mem::take(&mut self.shown);
+                            self.part(&format!("messages[{i}].content[{j}]"), part, model, &mut shown)?;
+                            self.shown = shown;
+                        }
+                    }
+                }
             }
         }
+        if message.extra.iter().any(|(key, _)| &**key == "images") {
+            once(warnings, "dropped `images` of the assistant's messages: on Bedrock only the user can show images");
+        }
+        Ok(())
+    }
+
+    fn assistant(&mut self, i: usize, message: &'a Message<'a>, model: &Model, warnings: &mut Vec<String>) -> Result<(), Error> {
+        let mut blocks = Vec::new();
+        self.open.clear();
+        let calls = message.tool_calls.as_deref().unwrap_or_default();
+        reasoning(message, calls, model, &mut blocks);
+        self.said(i, message, model, &mut blocks, warnings)?;
         if let Some(block) = message.refusal.as_deref().and_then(written) {
             blocks.push(block);
         }
         for (j, call) in calls.iter().enumerate() {
-            blocks.push(Block::ToolUse(tool_use(&format!("messages[{i}].tool_calls[{j}]"), call)?));
+            let mut call = tool_use(&format!("messages[{i}].tool_calls[{j}]"), call)?;
+            call.tool_use_id = self.open(call.tool_use_id);
+            blocks.push(Block::ToolUse(call));
         }
         if let Some(call) = &message.function_call {
             let id = format!("function_{i}");
@@ -316,7 +310,7 @@ impl<'a> Conversation<'a> {
 
     fn result(&mut self, i: usize, message: &'a Message<'a>, model: &Model) -> Result<(), Error> {
         let id = match (message.tool_call_id.as_deref(), self.legacy.take()) {
-            (Some(id), _) => call_id(carry::unseal(id).0),
+            (Some(id), _) => self.answer(call_id(carry::unseal(id).0)),
             (None, Some(id)) if message.role.as_deref() == Some("function") => Cow::Owned(id),
             (None, _) => return Err(Error::invalid(format!("messages[{i}].tool_call_id"), format!("`messages[{i}]` must say in `tool_call_id` which call it answers"))),
         };
@@ -343,6 +337,38 @@ impl<'a> Conversation<'a> {
         turn.push(Block::ToolResult(ToolResult { tool_use_id: id, content, status }));
         turn.extend(mark);
         Ok(())
+    }
+
+    /// Has the user speak last, where the assistant's own words cannot be continued.
+    pub(super) fn end_with_the_user(&mut self, warnings: &mut Vec<String>) {
+        if self.turns.last().is_some_and(|t| t.role == "assistant") {
+            warnings.push(format!("added the user's message \"{OPENING}\" behind the last: this model does not continue its own words here"));
+            self.turns.push(Turn { role: "user", content: vec![Block::Text(OPENING.into())] });
+        }
+    }
+
+    /// An id that no call had before: some hosts begin anew with `call_0` in every answer.
+    fn open(&mut self, id: Cow<'a, str>) -> Cow<'a, str> {
+        let mut sent = id.clone();
+        let mut n = 2;
+        while !self.used.insert(sent.to_string()) {
+            sent = Cow::Owned(format!("{id:.58}_{n}"));
+            n += 1;
+        }
+        self.open.push(Call { known: id, sent: sent.clone(), answered: false });
+        sent
+    }
+
+    /// Under which id a result answers its call: of several with one id the first that waits, or else the last.
+    fn answer(&mut self, id: Cow<'a, str>) -> Cow<'a, str> {
+        let waiting = self.open.iter().position(|c| c.known == id && !c.answered).or_else(|| self.open.iter().rposition(|c| c.known == id));
+        match waiting {
+            Some(at) => {
+                self.open[at].answered = true;
+                self.open[at].sent.clone()
+            }
+            None => id,
+        }
     }
 
     /// Puts right what is only seen at the end.
@@ -377,11 +403,6 @@ impl<'a> Conversation<'a> {
         }
         Ok(())
     }
-}
-
-/// A block of text, unless it is blank.
-fn written(text: &str) -> Option<Block<'_>> {
-    if text.trim().is_empty() { None } else { Some(Block::Text(Cow::Borrowed(text))) }
 }
 
 /// The texts of a message that may have nothing else, with their cache marks.
@@ -422,45 +443,4 @@ fn reasoning<'a>(message: &'a Message<'a>, calls: &'a [ToolCall<'a>], model: &Mo
             blocks.push(Block::ReasoningContent(Reasoning::ReasoningText { text: "", signature: Cow::Owned(signature) }));
         }
     }
-}
-
-fn tool_use<'a>(param: &str, call: &'a ToolCall<'a>) -> Result<ToolUse<'a>, Error> {
-    let id = match call.id.as_deref().map(|id| carry::unseal(id).0) {
-        Some(id) if !id.is_empty() => call_id(id),
-        _ => return Err(Error::invalid(format!("{param}.id"), format!("`{param}` must have an `id`"))),
-    };
-    if let Some(function) = &call.function {
-        return function_use(&format!("{param}.function"), id, function);
-    }
-    let custom = call.custom.as_ref().ok_or_else(|| Error::invalid(param, format!("`{param}` must hold a `function`")))?;
-    let input = serde_json::value::to_raw_value(&serde_json::json!({ "input": custom.input })).map_err(|_| Error::invalid(param, format!("`{param}.custom.input` must be a text")))?;
-    Ok(ToolUse { tool_use_id: id, name: encode(Cow::Borrowed(custom.name.as_deref().unwrap_or_default()), &format!("{param}.custom.name"))?, input: Cow::Owned(input) })
-}
-
-fn function_use<'a>(param: &str, id: Cow<'a, str>, function: &'a FunctionCall<'a>) -> Result<ToolUse<'a>, Error> {
-    let json = function.arguments.as_ref().map_or("{}", |a| a.json());
-    let input: &RawValue = serde_json::from_str(json)
-        .ok()
-        .filter(|raw: &&RawValue| raw.get().starts_with('{'))
-        .ok_or_else(|| Error::invalid(format!("{param}.arguments"), format!("`{param}.arguments` must be the JSON text of an object")))?;
-    Ok(ToolUse { tool_use_id: id, name: encode(Cow::Borrowed(function.name.as_deref().unwrap_or_default()), &format!("{param}.name"))?, input: Cow::Borrowed(input) })
-}
-
-/// A call id as Converse takes it. Call and result are rewritten alike, so that nobody has to read it back.
-fn call_id(id: &str) -> Cow<'_, str> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':');
-    if id.len() <= 64 && id.chars().all(plain) {
-        return Cow::Borrowed(id);
-    }
-    let kept: String = id.chars().filter(|c| plain(*c)).take(55).collect();
-    Cow::Owned(format!("{kept}_{:08x}", crc32fast::hash(id.as_bytes())))
-}
-
-/// Media type and base64 of a data URL.
-fn inline<'a>(param: &str, url: &'a str) -> Result<(&'a str, &'a str), Error> {
-    data_url(url).ok_or_else(|| Error::unsupported(KIND, param, "Bedrock fetches nothing; send a base64 `data:` URL"))
-}
-
-fn one_of(word: Option<&str>, words: &[&'static str]) -> Option<&'static str> {
-    words.iter().copied().find(|w| word == Some(*w))
 }

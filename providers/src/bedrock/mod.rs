@@ -1,6 +1,7 @@
 //! Amazon Bedrock: the Converse API for chat, whoever made the model, and InvokeModel for embeddings.
 
 mod answer;
+mod blocks;
 mod embed;
 mod error;
 mod messages;

@@ -154,6 +154,11 @@ impl Model {
         }
     }
 
+    /// Whether a last turn of the assistant's is continued.
+    pub(super) fn takes_prefill(&self) -> bool {
+        !self.claude() || self.version < 406
+    }
+
     /// Whether a tool result's `status` is taken.
     pub(super) fn takes_status(&self) -> bool {
         matches!(self.maker, Maker::Claude | Maker::Nova)

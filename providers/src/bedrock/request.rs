@@ -6,7 +6,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::messages::{self, Block, Turn};
+use super::blocks::Block;
+use super::messages::{self, Turn};
 use super::model::{Maker, Model};
 use super::tools::{self, TextFormat, ToolConfig};
 use super::{KIND, reasoning};
@@ -91,6 +92,9 @@ pub(super) fn chat<'a>(request: &'a ChatRequest<'a>, target: &Target<'_>) -> Res
     }
     let mut fields = Map::new();
     let thinking = reasoning::ask(request, &model, plan.forced, talk.unsigned, &mut fields, &mut warnings);
+    if !model.takes_prefill() || thinking && model.claude() {
+        talk.end_with_the_user(&mut warnings);
+    }
     let inference_config = inference(request, &model, thinking, &mut fields, &mut warnings);
     let passed = extras(request, &model, &mut fields, &mut warnings)?;
     let body = Body {
@@ -99,13 +103,24 @@ pub(super) fn chat<'a>(request: &'a ChatRequest<'a>, target: &Target<'_>) -> Res
         inference_config,
         tool_config: plan.config,
         output_config: plan.format.map(|text_format| OutputConfig { text_format }),
-        service_tier: request.service_tier.as_deref().filter(|t| *t != "auto").map(|r#type| ServiceTier { r#type }),
+        service_tier: service_tier(request, &mut warnings),
         additional_model_request_fields: fields,
         passed,
     };
     let mut call = Call::json(path, &body);
     call.warnings = warnings;
     Ok(call)
+}
+
+fn service_tier<'a>(request: &'a ChatRequest<'a>, warnings: &mut Vec<String>) -> Option<ServiceTier<'a>> {
+    match request.service_tier.as_deref()? {
+        "auto" => None,
+        r#type @ ("default" | "flex" | "priority" | "reserved") => Some(ServiceTier { r#type }),
+        other => {
+            warnings.push(format!("dropped `service_tier`: Bedrock has no tier `{other}`"));
+            None
+        }
+    }
 }
 
 /// What cannot be left out without changing what was asked.
@@ -179,6 +194,8 @@ fn extras<'a>(request: &'a ChatRequest<'a>, model: &Model, fields: &mut Map<Stri
                 let own: Map<String, Value> = serde_json::from_str(raw.get()).map_err(|_| Error::invalid(key.to_string(), format!("`{key}` must be an object")))?;
                 fields.extend(own);
             }
+            // It is a mark on the messages already.
+            "cache_control" if model.caches() => {}
             "web_search_options" => return Err(Error::unsupported(KIND, "web_search_options", "it has no web search")),
             _ if raw.get() == "null" => {}
             _ => warnings.push(format!("dropped `{key}`: Converse does not take it")),

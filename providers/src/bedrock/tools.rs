@@ -1,24 +1,23 @@
 //! Tools, tool choice and the answer's format, which on many models is a tool too.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::KIND;
-use super::messages::{CachePoint, cache_point};
+use super::blocks::{CachePoint, cache_point};
 use super::model::Model;
 use crate::Error;
+use crate::anthropic::is_closed;
+use crate::names;
 use crate::wire::{ChatRequest, Choice, FunctionDef, JsonSchema};
 
 /// The tool whose input is the answer, where a model knows no other way to keep to a schema.
 pub(super) const ANSWER: &str = "trivium_answer";
 /// The tool that stands for tools which the history has and the request does not offer: Converse refuses one without the other.
 pub(super) const PLACEHOLDER: &str = "trivium_no_tool";
-/// What a name begins with that was rewritten for Converse.
-const ENCODED: &str = "enc-";
 /// Converse's bound on a tool's name.
 const LONGEST: usize = 64;
 
@@ -118,7 +117,7 @@ pub(super) fn plan<'a>(request: &'a ChatRequest<'a>, model: &Model, in_history: 
             let Some((json, schema)) = json.and_then(|j| Some((j, j.schema?))) else {
                 return Err(Error::invalid("response_format.json_schema.schema", "`response_format.json_schema` must hold a `schema`"));
             };
-            if model.takes_schema() {
+            if model.takes_schema() && (!model.claude() || is_closed(schema)) {
                 format = Some(text_format(json, schema));
             } else if model.can_force() {
                 let input_schema = InputSchema { json: object_schema("response_format.json_schema.schema", Some(schema))? };
@@ -185,20 +184,22 @@ fn offered<'a>(request: &'a ChatRequest<'a>, model: &Model, choice: &Choice<'_>,
         return Err(Error::invalid("tool_choice", format!("`tool_choice` names `{name}`, which is not in `tools`")));
     }
     if lax {
-        warnings.push("dropped `strict` of the tools: on Bedrock this model does not take it".into());
+        warnings.push("dropped `strict` of tools: on Bedrock this model does not take it, or not with their schemas (closed objects without bounds)".into());
     }
     Ok(entries)
 }
 
 fn spec<'a>(param: &str, function: &'a FunctionDef<'a>, model: &Model, lax: &mut bool) -> Result<Spec<'a>, Error> {
     let name = function.name.as_deref().unwrap_or_default();
-    let strict = function.strict.filter(|s| *s);
-    *lax |= strict.is_some() && !model.takes_schema();
+    let input_schema = object_schema(&format!("{param}.parameters"), function.parameters)?;
+    let asked = function.strict == Some(true);
+    let strict = asked && model.takes_schema() && (!model.claude() || is_closed(&input_schema));
+    *lax |= asked && !strict;
     Ok(Spec {
         name: encode(Cow::Borrowed(name), &format!("{param}.name"))?,
         description: function.description.as_deref().filter(|d| !d.trim().is_empty()).map(Cow::Borrowed),
-        input_schema: InputSchema { json: object_schema(&format!("{param}.parameters"), function.parameters)? },
-        strict: strict.filter(|_| model.takes_schema()),
+        input_schema: InputSchema { json: input_schema },
+        strict: strict.then_some(true),
     })
 }
 
@@ -234,49 +235,10 @@ fn object_schema<'a>(param: &str, raw: Option<&'a RawValue>) -> Result<Cow<'a, R
     }
 }
 
-/// A tool's name as Converse takes it. Names with other characters are written so that [`decode`] gives them back: the
-/// answer is read without the request at hand.
+/// A tool's name as Converse takes it.
 pub(super) fn encode<'a>(name: Cow<'a, str>, param: &str) -> Result<Cow<'a, str>, Error> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-    let reserved = name.starts_with(ENCODED) || *name == *ANSWER || *name == *PLACEHOLDER;
-    let name = if !name.is_empty() && !reserved && name.bytes().all(plain) {
-        name
-    } else {
-        let mut out = String::from(ENCODED);
-        for byte in name.bytes() {
-            if byte.is_ascii_alphanumeric() || byte == b'_' {
-                out.push(byte as char);
-            } else {
-                // Writing to a String cannot fail.
-                let _ = write!(out, "-{byte:02x}");
-            }
-        }
-        Cow::Owned(out)
-    };
-    if name.len() > LONGEST || *name == *ENCODED {
-        return Err(Error::invalid(param, format!("`{param}`: Bedrock takes tool names of 1 to {LONGEST} letters, digits, `_` and `-` (others count three); rename the tool")));
-    }
-    Ok(name)
-}
-
-/// The client's own name of a tool.
-pub(super) fn decode(name: &str) -> Cow<'_, str> {
-    let Some(encoded) = name.strip_prefix(ENCODED) else { return Cow::Borrowed(name) };
-    let mut out = Vec::with_capacity(encoded.len());
-    let mut rest = encoded.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        if byte != b'-' {
-            out.push(byte);
-            continue;
-        }
-        let hex = rest.split_at_checked(2).and_then(|(hex, after)| Some((u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()?, after)));
-        // What a model made up is given out as it stands.
-        let Some((byte, after)) = hex else { return Cow::Borrowed(name) };
-        out.push(byte);
-        rest = after;
-    }
-    String::from_utf8(out).map_or(Cow::Borrowed(name), Cow::Owned)
+    names::encode(name, LONGEST, &[ANSWER, PLACEHOLDER])
+        .ok_or_else(|| Error::invalid(param, format!("`{param}`: Bedrock takes tool names of 1 to {LONGEST} letters, digits, `_` and `-` (others count three); rename the tool")))
 }
 
 #[cfg(test)]
@@ -285,16 +247,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_that_fits_comes_back() {
-        for name in ["get_weather", "fs.read-file", "größe", "a b/c:d", "enc-x", ANSWER, PLACEHOLDER, "-"] {
+    fn our_own_names_are_not_the_client_s() {
+        for name in [ANSWER, PLACEHOLDER] {
             let sent = encode(name.into(), "p").unwrap();
-            assert!(sent.len() <= LONGEST && sent.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'), "{sent}");
-            assert!(*sent != *ANSWER && *sent != *PLACEHOLDER);
-            assert_eq!(decode(&sent), name);
+            assert!(*sent != *ANSWER && *sent != *PLACEHOLDER && names::decode(&sent) == name);
         }
-        assert!(encode("a".repeat(65).into(), "p").is_err() && encode(".".repeat(21).into(), "p").is_err() && encode("".into(), "p").is_err());
-        assert_eq!(decode("enc-a-zz"), "enc-a-zz");
-        assert_eq!(decode("enc-a-ff"), "enc-a-ff");
+        assert!(encode("a".repeat(65).into(), "p").is_err());
     }
 
     #[test]

@@ -117,6 +117,10 @@ struct Token<'a> {
 
 /// Reads a whole answer.
 pub(crate) fn read(body: &[u8]) -> Result<Answer, Error> {
+    // An answer is an object; an error may be in a list.
+    if body.trim_ascii_start().starts_with(b"[") {
+        return Err(error::read(200, body).into());
+    }
     let response: Response<'_> = serde_json::from_slice(body).map_err(Error::answer)?;
     if response.error.is_some_and(|e| e.get() != "null") {
         return Err(error::read(200, body).into());
@@ -142,6 +146,7 @@ pub(crate) struct Reader {
 struct State {
     calls: u32,
     details: u32,
+    images: usize,
     finished: bool,
 }
 
@@ -230,7 +235,15 @@ impl Reader {
             && mime.starts_with("image/")
             && part.thought != Some(true)
         {
+            let images = &mut self.state(choice).images;
+            *images += 1;
+            let id = carry::image_id(*images - 1);
+            // Before the image, as a call's comes before the call: who writes it has to know.
+            if let Some(signature) = part.thought_signature.as_deref() {
+                self.detail(choice, Some(&id), signature, out);
+            }
             out(Delta::Image { choice, url: &format!("data:{};base64,{}", &**mime, &**data) });
+            return;
         }
         if let Some(signature) = part.thought_signature.as_deref() {
             self.detail(choice, None, signature, out);
@@ -332,6 +345,17 @@ fn logprobs(result: &LogprobsResult<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_word_for_an_end_has_its_meaning() {
+        for word in ["SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION", "MODEL_ARMOR"] {
+            assert_eq!(finish(word), Some(Finish::ContentFilter), "{word}");
+        }
+        for word in ["MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS", "MISSING_THOUGHT_SIGNATURE", "MALFORMED_RESPONSE"] {
+            assert_eq!(finish(word), None, "{word}");
+        }
+        assert_eq!((finish("MAX_TOKENS"), finish("STOP"), finish("OTHER"), finish("A_NEW_ONE")), (Some(Finish::Length), Some(Finish::Stop), Some(Finish::Stop), Some(Finish::Stop)));
+    }
 
     #[test]
     fn arguments_lose_their_indentation_and_nothing_else() {

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::model::Model;
-use super::{Host, names, once};
+use super::{Host, names};
+use crate::door::once;
 use crate::wire::{ChatRequest, Content as HubContent, Message, ToolCall, data_url};
 use crate::{Error, carry, json};
 
@@ -235,11 +236,16 @@ impl<'a> Writer<'a, '_> {
             once(self.warnings, "dropped `audio` of an assistant's message: Gemini does not know it");
         }
         if let Some((_, images)) = message.extra.iter().find(|(key, _)| &**key == "images") {
+            let first = parts.len();
             self.own_images(at, images, &mut parts)?;
+            for (position, part) in parts[first..].iter_mut().enumerate() {
+                let id = carry::image_id(position);
+                part.thought_signature = self.own_details(message).find(|d| d.id.as_deref() == Some(&id)).and_then(|d| d.data.as_deref()).map(Cow::Borrowed);
+            }
         }
         // A signature of no call belongs to the text, or to nothing but itself.
         if let Some(signature) = self.own_details(message).filter(|d| d.id.is_none()).filter_map(|d| d.data.as_deref()).last() {
-            match parts.last_mut() {
+            match parts.iter_mut().rfind(|p| p.inline_data.is_none() && p.file_data.is_none()) {
                 Some(part) => part.thought_signature = Some(Cow::Borrowed(signature)),
                 None => parts.push(Part { text: Some(Cow::Borrowed("")), thought_signature: Some(Cow::Borrowed(signature)), ..Part::default() }),
             }

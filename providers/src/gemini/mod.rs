@@ -150,10 +150,3 @@ fn path(model: &str, verb: &str) -> Result<String, Error> {
         None => Ok(format!("/models/{}:{verb}", path_segment(bare(model))?)),
     }
 }
-
-/// Adds a warning that has not been given yet.
-fn once(warnings: &mut Vec<String>, text: &str) {
-    if !warnings.iter().any(|w| w == text) {
-        warnings.push(text.to_owned());
-    }
-}

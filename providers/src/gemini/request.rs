@@ -7,8 +7,9 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::contents::{self, Content, Part};
 use super::model::{Model, ThinkingConfig};
-use super::{Host, names, once, schema};
+use super::{Host, names, schema};
 use crate::Error;
+use crate::door::once;
 use crate::wire::{ChatRequest, Choice, FunctionDef, Tool};
 
 #[derive(Serialize)]
@@ -192,7 +193,7 @@ fn own_fields<'a>(request: &'a ChatRequest<'_>, host: &Host, warnings: &mut Vec<
             }
             "web_search_options" => return Err(Error::unsupported(host.kind, "web_search_options", "offer Gemini's own tool instead: `\"tools\": [{\"googleSearch\": {}}]`")),
             "audio" => return Err(Error::unsupported(host.kind, "audio", "it does not speak through chat completions")),
-            other => once(warnings, &format!("dropped `{other}`: {} has no such parameter", host.kind)),
+            other => once(warnings, format!("dropped `{other}`: {} has no such parameter", host.kind)),
         }
     }
     Ok(own)
@@ -380,6 +381,6 @@ fn drop_unknown(request: &ChatRequest<'_>, warnings: &mut Vec<String>) {
         ("store", request.store == Some(true)),
     ];
     for (name, _) in dropped.iter().filter(|(_, set)| *set) {
-        warnings.push(format!("dropped `{name}`: Gemini does not take it"));
+        warnings.push(format!("dropped `{name}`: {}", if *name == "service_tier" { "Gemini is asked in its standard tier, whose prices are known" } else { "Gemini does not take it" }));
     }
 }

@@ -21,6 +21,8 @@ open! {
 
 /// How deep references are followed: a recursive schema has no end, and older models have no references.
 const MAX_DEPTH: usize = 24;
+/// How many schemas may come of it: each reference is written out, and may hold several others.
+const MOST: usize = 5000;
 
 /// A JSON Schema without `$schema`, which some of Google's endpoints refuse; everything else keeps its bytes.
 pub(super) fn json_schema(raw: &RawValue) -> Cow<'_, RawValue> {
@@ -45,16 +47,17 @@ pub(super) fn is_not_object(raw: &RawValue) -> bool {
 /// A JSON Schema in OpenAPI's terms. `None` where it has none: it is recursive, or refers to what is not in it.
 pub(super) fn openapi(raw: &RawValue) -> Option<Value> {
     let root: Value = serde_json::from_str(raw.get()).ok()?;
-    convert(&root, &root, 0)
+    convert(&root, &root, 0, &mut 0)
 }
 
-fn convert(schema: &Value, root: &Value, depth: usize) -> Option<Value> {
-    if depth > MAX_DEPTH {
+fn convert(schema: &Value, root: &Value, depth: usize, count: &mut usize) -> Option<Value> {
+    *count += 1;
+    if depth > MAX_DEPTH || *count > MOST {
         return None;
     }
     let Some(schema) = schema.as_object() else { return Some(Value::Object(Map::new())) };
     if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
-        return convert(root.pointer(reference.strip_prefix('#')?)?, root, depth + 1);
+        return convert(root.pointer(reference.strip_prefix('#')?)?, root, depth + 1, count);
     }
     let mut out = Map::new();
     for (key, value) in schema {
@@ -76,7 +79,7 @@ fn convert(schema: &Value, root: &Value, depth: usize) -> Option<Value> {
             "properties" => {
                 let mut properties = Map::new();
                 for (name, property) in value.as_object()? {
-                    properties.insert(name.clone(), convert(property, root, depth + 1)?);
+                    properties.insert(name.clone(), convert(property, root, depth + 1, count)?);
                 }
                 // An object of no properties is refused where they are spelt out.
                 if !properties.is_empty() {
@@ -84,9 +87,9 @@ fn convert(schema: &Value, root: &Value, depth: usize) -> Option<Value> {
                 }
             }
             "items" => {
-                out.insert(key.clone(), convert(value, root, depth + 1)?);
+                out.insert(key.clone(), convert(value, root, depth + 1, count)?);
             }
-            "anyOf" | "oneOf" => choices(value.as_array()?, root, depth, &mut out)?,
+            "anyOf" | "oneOf" => choices(value.as_array()?, root, depth, &mut out, count)?,
             "required" if value.as_array().is_some_and(Vec::is_empty) => {}
             "title" | "description" | "nullable" | "required" | "minItems" | "maxItems" | "minimum" | "maximum" | "minLength" | "maxLength" | "pattern" | "propertyOrdering" => {
                 out.insert(key.clone(), value.clone());
@@ -116,13 +119,13 @@ fn kind(value: &Value, out: &mut Map<String, Value>) {
 }
 
 /// `anyOf`: a choice of `null` is `nullable`, a single choice left is the schema itself.
-fn choices(list: &[Value], root: &Value, depth: usize, out: &mut Map<String, Value>) -> Option<()> {
+fn choices(list: &[Value], root: &Value, depth: usize, out: &mut Map<String, Value>, count: &mut usize) -> Option<()> {
     let mut real = Vec::new();
     for choice in list {
         if choice["type"] == "null" {
             out.insert("nullable".into(), true.into());
         } else {
-            real.push(convert(choice, root, depth + 1)?);
+            real.push(convert(choice, root, depth + 1, count)?);
         }
     }
     if real.len() == 1 {
@@ -162,6 +165,8 @@ mod tests {
             out.to_string(),
             r#"{"type":"object","properties":{"unit":{"enum":["c","f"]},"a":{"type":"string","nullable":true},"b":{"nullable":true,"type":"integer"},"c":{"enum":["x"]},"d":{"anyOf":[{"type":"string"},{"type":"number"}]},"e":{"type":"object"}}}"#
         );
+        let doubling: Vec<String> = (0..20).map(|i| format!(r##""D{i}":{{"anyOf":[{{"$ref":"#/$defs/D{0}"}},{{"$ref":"#/$defs/D{0}"}}]}}"##, i + 1)).collect();
+        assert_eq!(openapi(&raw(&format!(r##"{{"$ref":"#/$defs/D0","$defs":{{{},"D20":{{"type":"string"}}}}}}"##, doubling.join(",")))), None);
         assert_eq!(openapi(&raw(r##"{"$ref":"#/$defs/N","$defs":{"N":{"properties":{"next":{"$ref":"#/$defs/N"}}}}}"##)), None);
     }
 }

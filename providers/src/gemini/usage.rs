@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::usage::Usage;
+use crate::usage::{Usage, sum};
 
 /// `usageMetadata` as Gemini and Vertex send it.
 #[derive(Debug, Default, Deserialize)]
@@ -27,7 +27,7 @@ struct Modality {
 }
 
 fn audio(details: Option<&Vec<Modality>>) -> u64 {
-    details.into_iter().flatten().filter(|d| d.modality == "AUDIO").map(|d| d.token_count).sum()
+    sum(details.into_iter().flatten().filter(|d| d.modality == "AUDIO").map(|d| d.token_count))
 }
 
 impl From<&UsageMetadata> for Usage {

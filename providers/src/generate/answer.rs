@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use crate::answer::{Answer, Call, Choice, Finish, OwnedDetail};
 use crate::chat::json;
 use crate::door::Meta;
-use crate::usage::Usage;
+use crate::usage::{Usage, sum};
 use crate::wire::{Str, data_url};
 use crate::{carry, json as strict};
 
@@ -121,7 +121,7 @@ impl From<Usage> for UsageMetadata {
     fn from(u: Usage) -> Self {
         UsageMetadata {
             prompt_token_count: u.prompt(),
-            candidates_token_count: u.output + u.output_audio,
+            candidates_token_count: sum([u.output, u.output_audio]),
             total_token_count: u.total(),
             cached_content_token_count: u.cache_read,
             thoughts_token_count: u.reasoning,
@@ -131,10 +131,35 @@ impl From<Usage> for UsageMetadata {
     }
 }
 
+/// Whether the client wants to see thoughts. Google gives none that were not asked for, and older clients take every text
+/// part for the answer.
+pub(super) fn wants_thoughts(request: &[u8]) -> bool {
+    #[derive(Default, Deserialize)]
+    #[serde(default, rename_all = "camelCase")]
+    struct Asked {
+        #[serde(alias = "generation_config")]
+        generation_config: Generation,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default, rename_all = "camelCase")]
+    struct Generation {
+        #[serde(alias = "thinking_config")]
+        thinking_config: Thinking,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default, rename_all = "camelCase")]
+    struct Thinking {
+        #[serde(alias = "include_thoughts")]
+        include_thoughts: bool,
+    }
+    serde_json::from_slice::<Asked>(request).is_ok_and(|a| a.generation_config.thinking_config.include_thoughts)
+}
+
 /// Writes a whole answer.
 pub(super) fn write(answer: &Answer, meta: &Meta) -> Vec<u8> {
+    let thoughts = wants_thoughts(&meta.request);
     let response = Response {
-        candidates: (0..).zip(&answer.choices).map(|(index, choice)| candidate(index, choice)).collect(),
+        candidates: (0..).zip(&answer.choices).map(|(index, choice)| candidate(index, choice, thoughts)).collect(),
         usage_metadata: answer.usage.map(UsageMetadata::from),
         model_version: if answer.model.is_empty() { &meta.model } else { &answer.model },
         response_id: if answer.id.is_empty() { &meta.id } else { &answer.id },
@@ -144,21 +169,25 @@ pub(super) fn write(answer: &Answer, meta: &Meta) -> Vec<u8> {
     out
 }
 
-fn candidate(index: u32, choice: &Choice) -> Candidate<'_> {
+fn candidate(index: u32, choice: &Choice, thoughts: bool) -> Candidate<'_> {
     let mut parts = Vec::new();
-    if let Some(text) = choice.reasoning.as_deref().filter(|t| !t.is_empty()) {
+    if let Some(text) = choice.reasoning.as_deref().filter(|t| thoughts && !t.is_empty()) {
         parts.push(Part::text(text, true));
     }
-    let thoughts = parts.len();
+    let first = parts.len();
     for text in [&choice.text, &choice.refusal].into_iter().flatten().filter(|t| !t.is_empty()) {
         parts.push(Part::text(text, false));
     }
-    parts.extend(choice.images.iter().filter_map(|url| image(url)));
     if let Some(signature) = choice.details.iter().filter(|d| d.id.is_none()).filter_map(own_signature).next_back() {
-        match parts.get_mut(thoughts..).and_then(<[_]>::last_mut) {
+        match parts.get_mut(first..).and_then(<[_]>::last_mut) {
             Some(part) => part.thought_signature = Some(Cow::Borrowed(signature)),
             None => parts.push(signature_alone(signature)),
         }
+    }
+    for (position, url) in choice.images.iter().enumerate() {
+        let id = carry::image_id(position);
+        let signature = choice.details.iter().find(|d| d.id.as_deref() == Some(&id)).and_then(own_signature);
+        parts.extend(image(url, signature.map(Cow::Borrowed)));
     }
     let mut broken = false;
     for c in &choice.calls {
@@ -180,9 +209,9 @@ pub(super) fn signature_alone(signature: &str) -> Part<'_> {
     Part { text: Some(""), thought_signature: Some(Cow::Borrowed(signature)), ..Part::default() }
 }
 
-pub(super) fn image(url: &str) -> Option<Part<'_>> {
+pub(super) fn image<'a>(url: &'a str, thought_signature: Option<Cow<'a, str>>) -> Option<Part<'a>> {
     let (mime_type, data) = data_url(url)?;
-    Some(Part { inline_data: Some(Blob { mime_type, data }), ..Part::default() })
+    Some(Part { inline_data: Some(Blob { mime_type, data }), thought_signature, ..Part::default() })
 }
 
 /// A call as a part; none if its arguments are not an object, which a cut answer may leave behind. The seal of another

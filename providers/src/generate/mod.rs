@@ -2,6 +2,7 @@
 //! bodies of `countTokens` and `embedContent` beside it.
 
 mod answer;
+mod array;
 mod embed;
 mod request;
 mod schema;
@@ -10,12 +11,14 @@ mod turns;
 
 use serde::Serialize;
 
+pub use array::Array;
 pub use embed::{read_batch, read_embed, write_batch, write_embed};
 
 use crate::answer::Answer;
 use crate::chat::json;
 use crate::door::{ClientError, Door, Meta, Writer};
 use crate::envelope::Envelope;
+use crate::order::InOrder;
 use crate::{Dialect, Error};
 
 /// Gemini's `generateContent`. Model and stream flag stand in Google's path, not in the body: the gateway puts them into the
@@ -28,8 +31,8 @@ impl Door for Generate {
         Dialect::Generate
     }
 
-    fn read(&self, request: &Envelope) -> Result<Vec<u8>, Error> {
-        request::read(request.body())
+    fn read(&self, request: &Envelope, warnings: &mut Vec<String>) -> Result<Vec<u8>, Error> {
+        request::read(request.body(), warnings)
     }
 
     fn answer(&self, answer: &Answer, meta: &Meta) -> Vec<u8> {
@@ -37,7 +40,7 @@ impl Door for Generate {
     }
 
     fn writer(&self, meta: Meta) -> Box<dyn Writer> {
-        Box::new(stream::EventWriter::new(meta))
+        Box::new(InOrder::new(stream::EventWriter::new(meta)))
     }
 
     fn error(&self, error: &ClientError) -> Vec<u8> {

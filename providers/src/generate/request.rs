@@ -1,13 +1,14 @@
 //! Gemini requests into the hub. Only requests whose target is not Gemini come here, so what only Gemini has is refused where
-//! leaving it out would change what is asked, and left out where it would not (safety settings, labels).
+//! leaving it out would change what is asked, and left out with a word where it would not (safety settings, labels).
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer};
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::schema::to_json_schema;
 use super::turns;
 use crate::Error;
+use crate::door::once;
 use crate::envelope::parse_body;
 use crate::wire::{ChatRequest, FunctionDef, JsonSchema, ResponseFormat, Stop, Str, Tool};
 
@@ -29,6 +30,8 @@ struct Request<'a> {
     generation_config: Option<GenerationConfig<'a>>,
     #[serde(borrow, alias = "cached_content")]
     cached_content: Option<&'a RawValue>,
+    #[serde(borrow, alias = "service_tier")]
+    service_tier: Option<Str<'a>>,
 }
 
 /// A list, or the one thing that stands for a list of one: Google's servers take both.
@@ -121,6 +124,47 @@ struct ThinkingConfig<'a> {
     thinking_level: Option<Str<'a>>,
 }
 
+/// The keys of an object, in camel case, which Google's servers take beside snake case. Nothing of what is no object.
+struct Keys(Vec<String>);
+
+impl<'de> Deserialize<'de> for Keys {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = Keys;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Keys, M::Error> {
+                let mut keys = Vec::new();
+                while let Some(key) = map.next_key::<Str<'de>>()? {
+                    // A field that is set to nothing is not there.
+                    if map.next_value::<Option<IgnoredAny>>()?.is_some() {
+                        keys.push(camel(&key));
+                    }
+                }
+                Ok(Keys(keys))
+            }
+        }
+        d.deserialize_map(Names)
+    }
+}
+
+fn camel(key: &str) -> String {
+    let mut upper = false;
+    key.trim_start_matches('_')
+        .chars()
+        .filter_map(|c| {
+            if c == '_' {
+                upper = true;
+                None
+            } else {
+                Some(if std::mem::take(&mut upper) { c.to_ascii_uppercase() } else { c })
+            }
+        })
+        .collect()
+}
+
 /// What is written anew and has to live as long as the hub request that borrows it.
 #[derive(Default)]
 struct Kept {
@@ -130,19 +174,21 @@ struct Kept {
 }
 
 /// Reads a request: the JSON text of a hub request.
-pub(super) fn read(body: &[u8]) -> Result<Vec<u8>, Error> {
+pub(super) fn read(body: &[u8], warnings: &mut Vec<String>) -> Result<Vec<u8>, Error> {
     let request: Request<'_> = parse_body(body)?;
     if request.cached_content.is_some_and(|c| !matches!(c.get(), "null" | "\"\"")) {
         return Err(Error::invalid("cachedContent", "cached content lives at Google; this request goes to another provider, so send the content itself"));
     }
     let kept = keep(&request)?;
+    dropped(body, warnings)?;
     let none = GenerationConfig::default();
     let config = request.generation_config.as_ref().unwrap_or(&none);
     let mut hub = ChatRequest {
         model: request.model.as_deref().map(|m| Str::from(m.strip_prefix("models/").unwrap_or(m))),
-        messages: Some(turns::read(request.system_instruction.as_ref(), request.contents.as_ref().map_or(&[], |c| &c.0))?),
+        messages: Some(turns::read(request.system_instruction.as_ref(), request.contents.as_ref().map_or(&[], |c| &c.0), warnings)?),
         stream: request.stream.filter(|s| *s),
         tool_choice: kept.choice.as_deref(),
+        service_tier: request.service_tier.as_deref().and_then(tier),
         ..ChatRequest::default()
     };
     let mut parameters = kept.parameters.iter();
@@ -152,6 +198,62 @@ pub(super) fn read(body: &[u8]) -> Result<Vec<u8>, Error> {
     let mut out = Vec::with_capacity(body.len());
     crate::chat::json(&mut out, &hub);
     Ok(out)
+}
+
+/// Says what is left out, and refuses tools that only Gemini has.
+fn dropped(body: &[u8], warnings: &mut Vec<String>) -> Result<(), Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Parts {
+        tools: Option<Many<Keys>>,
+        #[serde(alias = "tool_config")]
+        tool_config: Option<Keys>,
+        #[serde(alias = "generation_config")]
+        generation_config: Option<Keys>,
+    }
+    let (top, parts): (Keys, Parts) = (parse_body(body)?, parse_body(body)?);
+    for (at, tool) in parts.tools.iter().flat_map(|t| &t.0).enumerate() {
+        if let Some(own) = tool.0.iter().find(|k| *k != "functionDeclarations") {
+            return Err(Error::invalid(format!("tools[{at}].{own}"), format!("only Gemini models have the tool `{own}`; this request goes to another provider, which takes `functionDeclarations`")));
+        }
+    }
+    let known = ["model", "stream", "contents", "systemInstruction", "tools", "toolConfig", "generationConfig", "cachedContent", "serviceTier"];
+    let calling = ["functionCallingConfig"];
+    let generation = [
+        "temperature",
+        "topP",
+        "topK",
+        "candidateCount",
+        "maxOutputTokens",
+        "stopSequences",
+        "seed",
+        "presencePenalty",
+        "frequencyPenalty",
+        "responseLogprobs",
+        "logprobs",
+        "responseMimeType",
+        "responseSchema",
+        "responseJsonSchema",
+        "responseModalities",
+        "thinkingConfig",
+    ];
+    let (tools, config) = (parts.tool_config.map(|k| k.0).unwrap_or_default(), parts.generation_config.map(|k| k.0).unwrap_or_default());
+    for (place, keys, known) in [("", &top.0, &known[..]), ("toolConfig.", &tools, &calling), ("generationConfig.", &config, &generation)] {
+        for key in keys.iter().filter(|k| !known.contains(&k.as_str())) {
+            once(warnings, format!("dropped `{place}{key}`: only Gemini has it"));
+        }
+    }
+    Ok(())
+}
+
+/// OpenAI's word for a service tier.
+fn tier<'a>(word: &str) -> Option<Str<'a>> {
+    Some(Str::from(match word.to_ascii_lowercase().trim_start_matches("service_tier_") {
+        "flex" => "flex",
+        "priority" => "priority",
+        "standard" => "default",
+        _ => return None,
+    }))
 }
 
 fn declarations<'r, 'a>(request: &'r Request<'a>) -> impl Iterator<Item = (usize, &'r Declaration<'a>)> {
@@ -170,11 +272,6 @@ fn tool<'a>(declaration: &'a Declaration<'_>, parameters: Option<&'a RawValue>) 
 }
 
 fn keep(request: &Request<'_>) -> Result<Kept, Error> {
-    for (at, tools) in request.tools.iter().flat_map(|t| &t.0).enumerate() {
-        if tools.function_declarations.is_none() {
-            return Err(Error::invalid(format!("tools[{at}]"), "only Gemini models have this tool; this request goes to another provider, which takes `functionDeclarations`"));
-        }
-    }
     let schema = |raw: &RawValue, path: String| to_json_schema(raw).ok_or_else(|| Error::invalid(path, "the schema cannot be read"));
     let mut kept = Kept::default();
     for (at, declaration) in declarations(request) {

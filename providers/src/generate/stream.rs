@@ -1,15 +1,21 @@
 //! The hub's streams as events of `streamGenerateContent?alt=sse`: every event a response of its own, calls whole, no mark at
 //! the end.
 
-use super::answer::{Candidate, Content, Part, Response, UsageMetadata, call, finish_reason, image, logprobs, own_signature, signature_alone};
+use std::borrow::Cow;
+
+use super::answer::{Candidate, Content, Part, Response, UsageMetadata, call, finish_reason, image, logprobs, own_signature, signature_alone, wants_thoughts};
 use crate::answer::{Call, Delta, Finish, MAX_CHOICES};
+use crate::carry;
 use crate::chat::json;
 use crate::door::{ClientError, Door, Meta, Writer};
+use crate::sse::one_line;
 use crate::usage::Usage;
 
 /// Writes events.
 pub(super) struct EventWriter {
     meta: Meta,
+    /// Whether the client wants to see thoughts.
+    thoughts: bool,
     choices: Vec<Progress>,
     usage: Option<Usage>,
 }
@@ -19,15 +25,16 @@ pub(super) struct EventWriter {
 struct Progress {
     /// The call whose arguments are still coming: Gemini's clients take calls only whole.
     open: Option<Call>,
-    /// Signatures of calls, by the call's id.
+    /// Signatures of calls and images, by their ids.
     signatures: Vec<(String, String)>,
+    images: usize,
     broken: bool,
     finish: Option<Finish>,
 }
 
 impl EventWriter {
     pub(super) fn new(meta: Meta) -> Self {
-        EventWriter { meta, choices: Vec::new(), usage: None }
+        EventWriter { thoughts: wants_thoughts(&meta.request), meta, choices: Vec::new(), usage: None }
     }
 
     fn progress(&mut self, choice: u32) -> &mut Progress {
@@ -58,7 +65,9 @@ impl EventWriter {
     /// Writes the call that is open, now that it is whole.
     fn close(&mut self, choice: u32, out: &mut Vec<u8>) {
         let progress = self.progress(choice);
-        let Some(open) = progress.open.take() else { return };
+        let Some(mut open) = progress.open.take() else { return };
+        // Models like to indent.
+        open.arguments = one_line(&open.arguments).into_owned();
         let signatures = std::mem::take(&mut progress.signatures);
         match call(&open, |id| signatures.iter().find(|(of, _)| of == id).map(|(_, s)| s.as_str())) {
             Some(part) => self.part(choice, part, out),
@@ -79,7 +88,8 @@ impl Writer for EventWriter {
                 }
             }
             Delta::Text { choice, text } | Delta::Refusal { choice, text } => self.text(choice, text, false, out),
-            Delta::Reasoning { choice, text } => self.text(choice, text, true, out),
+            Delta::Reasoning { choice, text } if self.thoughts => self.text(choice, text, true, out),
+            Delta::Reasoning { .. } => {}
             Delta::Detail { choice, detail } => match (own_signature(detail), &detail.id) {
                 (Some(signature), Some(id)) => self.progress(choice).signatures.push((id.clone(), signature.to_owned())),
                 (Some(signature), None) => self.part(choice, signature_alone(signature), out),
@@ -98,7 +108,11 @@ impl Writer for EventWriter {
             // Gemini has no place for annotations that are not its own.
             Delta::Annotation { .. } => {}
             Delta::Image { choice, url } => {
-                if let Some(part) = image(url) {
+                let progress = self.progress(choice);
+                let id = carry::image_id(progress.images);
+                progress.images += 1;
+                let signature = progress.signatures.iter().find(|(of, _)| *of == id).map(|(_, s)| s.clone());
+                if let Some(part) = image(url, signature.map(Cow::Owned)) {
                     self.part(choice, part, out);
                 }
             }

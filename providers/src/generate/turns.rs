@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::request::Many;
+use crate::door::once;
 use crate::wire::{Arguments, Content as HubContent, FilePart, FunctionCall as HubCall, ImageUrl, InputAudio, Message, Part as HubPart, Str, ToolCall};
 use crate::{Error, carry};
 
@@ -33,6 +34,9 @@ struct Part<'a> {
     function_call: Option<FunctionCall<'a>>,
     #[serde(borrow, alias = "function_response")]
     function_response: Option<FunctionResponse<'a>>,
+    /// Which part of a video is meant.
+    #[serde(borrow, alias = "video_metadata")]
+    video_metadata: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -88,7 +92,10 @@ struct Reader<'a> {
 }
 
 /// Reads the system instruction and the turns.
-pub(super) fn read<'a>(system: Option<&'a Content<'_>>, contents: &'a [Content<'_>]) -> Result<Vec<Message<'a>>, Error> {
+pub(super) fn read<'a>(system: Option<&'a Content<'_>>, contents: &'a [Content<'_>], warnings: &mut Vec<String>) -> Result<Vec<Message<'a>>, Error> {
+    if system.into_iter().chain(contents).flat_map(Content::parts).any(|p| p.video_metadata.is_some()) {
+        once(warnings, "dropped `videoMetadata`: only Gemini looks at a part of a video");
+    }
     let mut reader = Reader { messages: Vec::with_capacity(contents.len() + 1), pending: Vec::new(), calls: 0 };
     if let Some(system) = system {
         let parts = reader.parts(system.parts(), "systemInstruction")?;

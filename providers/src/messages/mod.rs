@@ -3,6 +3,7 @@
 mod answer;
 mod clean;
 mod count;
+mod parts;
 mod read;
 mod stream;
 pub mod wire;
@@ -16,7 +17,8 @@ use crate::answer::{Answer, Finish, OwnedDetail};
 use crate::chat::json;
 use crate::door::{ClientError, Door, Meta, Writer};
 use crate::envelope::Envelope;
-use crate::usage::Usage;
+use crate::order::InOrder;
+use crate::usage::{Usage, sum};
 use crate::{Dialect, Error, carry};
 
 /// Anthropic's Messages.
@@ -28,8 +30,8 @@ impl Door for Messages {
         Dialect::Messages
     }
 
-    fn read(&self, request: &Envelope) -> Result<Vec<u8>, Error> {
-        read::read(request.body())
+    fn read(&self, request: &Envelope, warnings: &mut Vec<String>) -> Result<Vec<u8>, Error> {
+        read::read(request.body(), warnings)
     }
 
     fn answer(&self, answer: &Answer, meta: &Meta) -> Vec<u8> {
@@ -37,7 +39,7 @@ impl Door for Messages {
     }
 
     fn writer(&self, meta: Meta) -> Box<dyn Writer> {
-        Box::new(stream::Events::new(meta))
+        Box::new(InOrder::new(stream::Events::new(meta)))
     }
 
     fn error(&self, error: &ClientError) -> Vec<u8> {
@@ -130,8 +132,8 @@ struct OutputDetails {
 impl From<Usage> for UsageBody {
     fn from(usage: Usage) -> Self {
         UsageBody {
-            input_tokens: usage.input + usage.input_audio,
-            cache_creation_input_tokens: usage.cache_write + usage.cache_write_1h,
+            input_tokens: sum([usage.input, usage.input_audio]),
+            cache_creation_input_tokens: sum([usage.cache_write, usage.cache_write_1h]),
             cache_read_input_tokens: usage.cache_read,
             cache_creation: CacheCreation { ephemeral_5m_input_tokens: usage.cache_write, ephemeral_1h_input_tokens: usage.cache_write_1h },
             output_tokens: usage.completion(),

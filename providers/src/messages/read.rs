@@ -4,18 +4,24 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::wire::{Block, Content, Format, Origin, Request, Source, Tool};
+use super::parts::{content, nested, part, plain, text};
+use super::wire::{Block, Content, Format, Request, Tool};
 use crate::carry::{self, Detail};
+use crate::door::once;
 use crate::envelope::parse_body;
-use crate::wire::{self, Arguments, ChatRequest, FilePart, FunctionCall, FunctionDef, ImageUrl, JsonSchema, Part, ResponseFormat, Stop, Str, StreamOptions, ToolCall};
+use crate::wire::{self, Arguments, ChatRequest, FunctionCall, FunctionDef, JsonSchema, ResponseFormat, Stop, Str, StreamOptions, ToolCall};
 use crate::{Error, chat};
 
+/// Tools that Anthropic runs itself: a model without them can still answer, and the client has no part in them.
+const SERVER_TOOLS: &[&str] = &["web_search_", "web_fetch_", "code_execution_", "tool_search_tool_", "advisor_", "mcp_toolset"];
+
 /// The hub's text of a request.
-pub(super) fn read(body: &[u8]) -> Result<Vec<u8>, Error> {
+pub(super) fn read(body: &[u8], warnings: &mut Vec<String>) -> Result<Vec<u8>, Error> {
     let request: Request<'_> = parse_body(body)?;
     if request.mcp_servers.as_ref().is_some_and(|s| !s.is_empty()) {
         return Err(Error::invalid("mcp_servers", "servers that Anthropic calls are only there on its own API; list them as servers of this gateway"));
     }
+    let tools = tools(&request, warnings)?;
     let choice = tool_choice(&request)?;
     let choice: Option<&RawValue> = match &choice {
         Some(json) => serde_json::from_str(json).map(Some).map_err(Error::answer)?,
@@ -23,7 +29,7 @@ pub(super) fn read(body: &[u8]) -> Result<Vec<u8>, Error> {
     };
     let hub = ChatRequest {
         model: request.model.clone(),
-        messages: Some(messages(&request)?),
+        messages: Some(messages(&request, warnings)?),
         stream: request.stream,
         stream_options: (request.stream == Some(true)).then_some(StreamOptions { include_usage: Some(true) }),
         max_completion_tokens: request.max_tokens,
@@ -33,35 +39,40 @@ pub(super) fn read(body: &[u8]) -> Result<Vec<u8>, Error> {
         stop: request.stop_sequences.clone().filter(|s| !s.is_empty()).map(Stop),
         user: request.metadata.as_ref().and_then(|m| m.user_id.clone()),
         response_format: request.output_config.as_ref().and_then(|c| c.format.as_ref()).or(request.output_format.as_ref()).map(format).transpose()?,
-        tools: tools(&request)?,
+        tools,
         tool_choice: choice,
         parallel_tool_calls: request.tool_choice.as_ref().filter(|c| c.disable_parallel_tool_use == Some(true)).map(|_| false),
         reasoning_effort: effort(&request),
         thinking: request.thinking,
         service_tier: request.service_tier.as_ref().map(|t| if &**t == "standard_only" { Str::from("default") } else { t.clone() }),
+        // A mark on the whole request: whoever caches by marks puts it where it belongs.
+        extra: request.extra.iter().filter(|(key, _)| &**key == "cache_control").cloned().collect(),
         ..ChatRequest::default()
     };
+    for (key, _) in request.extra.iter().filter(|(key, value)| &**key != "cache_control" && value.get() != "null") {
+        once(warnings, format!("dropped `{key}`: only Anthropic's own API has it"));
+    }
     let mut out = Vec::with_capacity(body.len() + body.len() / 8);
     chat::json(&mut out, &hub);
     Ok(out)
 }
 
-fn messages<'a>(request: &Request<'a>) -> Result<Vec<wire::Message<'a>>, Error> {
+fn messages<'a>(request: &Request<'a>, warnings: &mut Vec<String>) -> Result<Vec<wire::Message<'a>>, Error> {
     let given = request.messages.as_deref().unwrap_or_default();
     if given.is_empty() {
         return Err(Error::invalid("messages", "`messages` must have at least one message"));
     }
     let mut out = Vec::with_capacity(given.len() + 1);
     if let Some(system) = &request.system {
-        out.push(wire::Message { role: role("system"), content: Some(content(system, "system")?), ..wire::Message::default() });
+        out.push(wire::Message { role: role("system"), content: Some(content(system, "system", warnings)?), ..wire::Message::default() });
     }
     for (index, message) in given.iter().enumerate() {
         let at = format!("messages[{index}]");
         let Some(said) = &message.content else { return Err(Error::invalid(format!("{at}.content"), "every message needs `content`")) };
         match message.role.as_deref() {
-            Some("user") => user(said, &at, &mut out)?,
-            Some("assistant") => out.push(assistant(said, &at)?),
-            Some("system") => out.push(wire::Message { role: role("system"), content: Some(content(said, &at)?), ..wire::Message::default() }),
+            Some("user") => user(said, &at, &mut out, warnings)?,
+            Some("assistant") => out.push(assistant(said, &at, warnings)?),
+            Some("system") => out.push(wire::Message { role: role("system"), content: Some(content(said, &at, warnings)?), ..wire::Message::default() }),
             _ => return Err(Error::invalid(format!("{at}.role"), "`role` must be user or assistant")),
         }
     }
@@ -72,44 +83,22 @@ fn role<'a>(role: &'static str) -> Option<Str<'a>> {
     Some(Str::from(role))
 }
 
-/// Content without calls or results.
-fn content<'a>(said: &Content<'a>, at: &str) -> Result<wire::Content<'a>, Error> {
-    match said {
-        Content::Text(text) => Ok(wire::Content::Text(text.clone())),
-        Content::Blocks(blocks) => {
-            let mut parts = Vec::with_capacity(blocks.len());
-            for (index, block) in blocks.iter().enumerate() {
-                part(block, &format!("{at}.content[{index}]"), &mut parts)?;
-            }
-            Ok(plain(parts))
-        }
-    }
-}
-
-/// One text that bears no mark is just a text.
-fn plain(mut parts: Vec<Part<'_>>) -> wire::Content<'_> {
-    match parts.as_mut_slice() {
-        [Part { kind: Some(kind), text: Some(text), cache_control: None, .. }] if &**kind == "text" => wire::Content::Text(std::mem::take(text)),
-        _ => wire::Content::Parts(parts),
-    }
-}
-
 /// A user's turn: the results become messages of their own, before what the user says.
-fn user<'a>(said: &Content<'a>, at: &str, out: &mut Vec<wire::Message<'a>>) -> Result<(), Error> {
+fn user<'a>(said: &Content<'a>, at: &str, out: &mut Vec<wire::Message<'a>>, warnings: &mut Vec<String>) -> Result<(), Error> {
     let mut parts = Vec::new();
     let Content::Blocks(blocks) = said else {
-        out.push(wire::Message { role: role("user"), content: Some(content(said, at)?), ..wire::Message::default() });
+        out.push(wire::Message { role: role("user"), content: Some(content(said, at, warnings)?), ..wire::Message::default() });
         return Ok(());
     };
     for (index, block) in blocks.iter().enumerate() {
         let at = format!("{at}.content[{index}]");
         match block.kind.as_deref() {
-            Some("tool_result") => out.push(result(block, &at)?),
+            Some("tool_result") => out.push(result(block, &at, warnings)?),
             Some("mid_conv_system") => {
                 let said = nested(block, &at)?;
-                out.push(wire::Message { role: role("system"), content: Some(content(&said, &at)?), ..wire::Message::default() });
+                out.push(wire::Message { role: role("system"), content: Some(content(&said, &at, warnings)?), ..wire::Message::default() });
             }
-            _ => part(block, &at, &mut parts)?,
+            _ => part(block, &at, &mut parts, warnings)?,
         }
     }
     if !parts.is_empty() {
@@ -118,30 +107,23 @@ fn user<'a>(said: &Content<'a>, at: &str, out: &mut Vec<wire::Message<'a>>) -> R
     Ok(())
 }
 
-fn nested<'a>(block: &Block<'a>, at: &str) -> Result<Content<'a>, Error> {
-    match block.content.filter(|raw| raw.get() != "null") {
-        Some(raw) => serde_json::from_str(raw.get()).map_err(|_| Error::invalid(format!("{at}.content"), "`content` must be a string or a list of content blocks")),
-        None => Ok(Content::Text(Str::from(""))),
-    }
-}
-
-fn result<'a>(block: &Block<'a>, at: &str) -> Result<wire::Message<'a>, Error> {
+fn result<'a>(block: &Block<'a>, at: &str, warnings: &mut Vec<String>) -> Result<wire::Message<'a>, Error> {
     let id = block.tool_use_id.clone().ok_or_else(|| Error::invalid(format!("{at}.tool_use_id"), "a `tool_result` needs a `tool_use_id`"))?;
     let said = nested(block, at)?;
     Ok(wire::Message {
         role: role("tool"),
         tool_call_id: Some(id),
-        content: Some(content(&said, at)?),
+        content: Some(content(&said, at, warnings)?),
         is_error: block.is_error.filter(|e| *e),
         cache_control: block.cache_control,
         ..wire::Message::default()
     })
 }
 
-fn assistant<'a>(said: &Content<'a>, at: &str) -> Result<wire::Message<'a>, Error> {
+fn assistant<'a>(said: &Content<'a>, at: &str, warnings: &mut Vec<String>) -> Result<wire::Message<'a>, Error> {
     let mut message = wire::Message { role: role("assistant"), ..wire::Message::default() };
     let Content::Blocks(blocks) = said else {
-        message.content = Some(content(said, at)?);
+        message.content = Some(content(said, at, warnings)?);
         return Ok(message);
     };
     let (mut parts, mut calls, mut details, mut thoughts) = (Vec::new(), Vec::new(), Vec::new(), String::new());
@@ -153,9 +135,17 @@ fn assistant<'a>(said: &Content<'a>, at: &str) -> Result<wire::Message<'a>, Erro
                 details.extend(detail(block, details.len() as u32));
             }
             Some("tool_use") => calls.push(call(block, &at)?),
-            // What Anthropic's own tools did in its own loop; the text tells what came of it.
-            Some(kind) if kind == "server_tool_use" || kind == "compaction" || kind == "fallback" || kind.ends_with("_tool_result") => {}
-            _ => part(block, &at, &mut parts)?,
+            // What a long conversation was shortened to: nothing else tells of it any more.
+            Some("compaction") => {
+                let Content::Text(summary) = nested(block, &at)? else { return Err(Error::invalid(format!("{at}.content"), "the `content` of a `compaction` must be a string")) };
+                if !summary.is_empty() {
+                    parts.push(text(summary));
+                }
+            }
+            Some(kind) if kind == "server_tool_use" || kind == "fallback" || kind.ends_with("_tool_result") => {
+                once(warnings, format!("left out `{kind}` blocks: they tell what Anthropic's own tools did; what came of it is in the text"));
+            }
+            _ => part(block, &at, &mut parts, warnings)?,
         }
     }
     message.content = (!parts.is_empty()).then(|| plain(parts));
@@ -208,91 +198,22 @@ fn call<'a>(block: &Block<'a>, at: &str) -> Result<ToolCall<'a>, Error> {
     })
 }
 
-fn part<'a>(block: &Block<'a>, at: &str, out: &mut Vec<Part<'a>>) -> Result<(), Error> {
-    let mut part = match block.kind.as_deref() {
-        Some("text") => text(block.text.clone().unwrap_or_default()),
-        Some("image") => image(source(block, at)?, at)?,
-        Some("document") => {
-            let source = source(block, at)?;
-            match (source.kind.as_deref(), &source.content) {
-                (Some("content"), Some(said)) => match content(said, at)? {
-                    wire::Content::Text(said) => text(said),
-                    wire::Content::Parts(parts) => {
-                        out.extend(parts);
-                        return Ok(());
-                    }
-                },
-                _ => document(block, source, at)?,
-            }
-        }
-        Some("search_result") => text(search_result(block, at)?),
-        // Names of tools that a search for tools found; the tools themselves are on offer.
-        Some("tool_reference") => return Ok(()),
-        Some(other) => return Err(Error::invalid(format!("{at}.type"), format!("`{other}` blocks are only understood by Anthropic's own API; leave it out or send the content as text"))),
-        None => return Err(Error::invalid(format!("{at}.type"), "every content block needs a `type`")),
-    };
-    part.cache_control = block.cache_control;
-    out.push(part);
-    Ok(())
-}
-
-fn text(text: Str<'_>) -> Part<'_> {
-    Part { kind: Some(Str::from("text")), text: Some(text), ..Part::default() }
-}
-
-fn source<'b, 'a>(block: &'b Block<'a>, at: &str) -> Result<&'b Source<'a>, Error> {
-    match &block.source {
-        Some(Origin::Source(source)) => Ok(source),
-        _ => Err(Error::invalid(format!("{at}.source"), "an image or a document needs a `source` object")),
-    }
-}
-
-fn image<'a>(source: &Source<'a>, at: &str) -> Result<Part<'a>, Error> {
-    let url = match source.kind.as_deref() {
-        Some("base64") => Str::from(format!("data:{};base64,{}", source.media_type.as_deref().unwrap_or("image/png"), source.data.as_deref().unwrap_or_default())),
-        Some("url") => source.url.clone().unwrap_or_default(),
-        _ => return Err(by_file(source, at)),
-    };
-    Ok(Part { kind: Some(Str::from("image_url")), image_url: Some(ImageUrl { url: Some(url), ..ImageUrl::default() }), ..Part::default() })
-}
-
-fn document<'a>(block: &Block<'a>, source: &Source<'a>, at: &str) -> Result<Part<'a>, Error> {
-    let data = match source.kind.as_deref() {
-        Some("text") => {
-            let body = source.data.clone().unwrap_or_default();
-            return Ok(text(match block.title.as_deref() {
-                Some(title) => Str::from(format!("{title}\n\n{}", &*body)),
-                None => body,
-            }));
-        }
-        Some("base64") => Str::from(format!("data:{};base64,{}", source.media_type.as_deref().unwrap_or("application/pdf"), source.data.as_deref().unwrap_or_default())),
-        Some("url") => source.url.clone().unwrap_or_default(),
-        _ => return Err(by_file(source, at)),
-    };
-    let filename = Some(block.title.clone().unwrap_or_else(|| Str::from("document.pdf")));
-    let mut extra: wire::Extra<'a> = block.citations.map(|c| (Str::from("citations"), c)).into_iter().collect();
-    extra.extend(block.extra.iter().filter(|(key, _)| &**key == "context").cloned());
-    Ok(Part { kind: Some(Str::from("file")), file: Some(FilePart { file_data: Some(data), filename, ..FilePart::default() }), extra, ..Part::default() })
-}
-
-fn by_file(source: &Source<'_>, at: &str) -> Error {
-    let message = if source.file_id.is_some() { "a file that was uploaded to Anthropic is only there on its own API; send the data itself" } else { "`source.type` must be base64, url or text" };
-    Error::invalid(format!("{at}.source"), message)
-}
-
-/// A search result as text that still says where it is from.
-fn search_result<'a>(block: &Block<'a>, at: &str) -> Result<Str<'a>, Error> {
-    let said = nested(block, at)?;
-    let origin = match &block.source {
-        Some(Origin::Name(name)) => name,
-        _ => "",
-    };
-    Ok(Str::from(format!("{}\n{origin}\n\n{}", block.title.as_deref().unwrap_or_default(), content(&said, at)?.text())))
-}
-
-fn tools<'a>(request: &Request<'a>) -> Result<Option<Vec<wire::Tool<'a>>>, Error> {
+/// The tools on offer. Anthropic's own are left out where there are others; alone they are what the request is about.
+fn tools<'a>(request: &Request<'a>, warnings: &mut Vec<String>) -> Result<Option<Vec<wire::Tool<'a>>>, Error> {
     let given = request.tools.as_deref().unwrap_or_default();
-    let tools = given.iter().enumerate().map(|(index, tool)| function(tool, index)).collect::<Result<Vec<_>, _>>()?;
+    let served = |tool: &Tool<'_>| tool.kind.as_deref().is_some_and(|kind| SERVER_TOOLS.iter().any(|s| kind.starts_with(s)));
+    let forced = request.tool_choice.as_ref().and_then(|c| c.name.as_deref());
+    let mut tools = Vec::with_capacity(given.len());
+    for (index, tool) in given.iter().enumerate() {
+        let kind = tool.kind.as_deref().unwrap_or_default();
+        if served(tool) && given.iter().any(|other| !served(other)) && (forced.is_none() || forced != tool.name.as_deref()) {
+            once(warnings, format!("left out the tool `{kind}`: Anthropic runs it itself, and the model behind this name does not have it"));
+            continue;
+        }
+        let more = tool.extra.iter().filter(|(_, value)| !matches!(value.get(), "null" | "false")).map(|(key, _)| key);
+        more.for_each(|key| once(warnings, format!("dropped `{key}` of tools: only Anthropic's own API has it")));
+        tools.push(function(tool, index)?);
+    }
     Ok((!tools.is_empty()).then_some(tools))
 }
 

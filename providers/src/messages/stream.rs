@@ -25,6 +25,8 @@ pub(super) struct Events {
     meta: Meta,
     started: bool,
     open: Open,
+    /// How much text the thinking that is open has, in bytes.
+    thought: usize,
     /// Blocks begun so far.
     blocks: u32,
     /// Where each call's block stands.
@@ -122,7 +124,7 @@ fn event(out: &mut Vec<u8>, name: &str, body: &impl Serialize) {
 
 impl Events {
     pub(super) fn new(meta: Meta) -> Self {
-        Events { meta, started: false, open: Open::None, blocks: 0, calls: Vec::new(), finish: None, usage: Usage::default() }
+        Events { meta, started: false, open: Open::None, thought: 0, blocks: 0, calls: Vec::new(), finish: None, usage: Usage::default() }
     }
 
     fn start(&mut self, id: &str, model: &str, out: &mut Vec<u8>) {
@@ -148,6 +150,7 @@ impl Events {
         self.close(out);
         event(out, "content_block_start", &BlockStart { r#type: "content_block_start", index: self.blocks, content_block: block });
         self.blocks += 1;
+        self.thought = 0;
         self.open = open;
     }
 
@@ -184,6 +187,7 @@ impl Events {
             self.begin(Open::Thinking(true), Begin::Thinking { thinking: "", signature: "" }, out);
         }
         self.open = Open::Thinking(true);
+        self.thought += thinking.len();
         self.piece(Piece::Thinking { thinking }, out);
     }
 
@@ -194,7 +198,9 @@ impl Events {
             self.begin(Open::Thinking(true), Begin::RedactedThinking { data }, out);
             return self.close(out);
         }
-        if !matches!(self.open, Open::Thinking(_)) {
+        // A signature is over its own text: what else was thought before it is a block apart.
+        let other = own && self.thought != detail.text.as_ref().map_or(0, String::len) && self.thought > 0;
+        if other || !matches!(self.open, Open::Thinking(_)) {
             self.begin(Open::Thinking(false), Begin::Thinking { thinking: "", signature: "" }, out);
         }
         if let (Open::Thinking(false), true, Some(text)) = (self.open, own, &detail.text) {

@@ -4,6 +4,7 @@ use super::request::{Item, Part, Parts, TARGET, Tool};
 use super::seal;
 use crate::Error;
 use crate::carry::{self, Detail};
+use crate::door::once;
 use crate::wire::{self, Content, CustomCall, FilePart, FunctionCall, ImageUrl, Message, Str, ToolCall};
 
 pub(super) fn message<'a>(role: &'static str, content: Content<'a>) -> Message<'a> {
@@ -23,7 +24,7 @@ impl<'a> Conversation<'a> {
         Conversation { messages: Vec::new(), turn: None, tools }
     }
 
-    pub(super) fn item(&mut self, item: Item<'a>, at: usize) -> Result<(), Error> {
+    pub(super) fn item(&mut self, item: Item<'a>, at: usize, warnings: &mut Vec<String>) -> Result<(), Error> {
         let kind = match item.kind.as_deref() {
             Some(kind) => kind.to_owned(),
             None if item.role.is_some() => "message".to_owned(),
@@ -38,7 +39,9 @@ impl<'a> Conversation<'a> {
             "image_generation_call" => self.image(item),
             "additional_tools" => self.tools.extend(item.tools.into_iter().flatten()),
             // Vercel's SDK refers to reasoning by default. What a provider must have back of it travels in the ids of the calls too.
-            "item_reference" if item.id.as_deref().is_some_and(|id| id.starts_with("rs_")) => {}
+            "item_reference" if item.id.as_deref().is_some_and(|id| id.starts_with("rs_")) => {
+                once(warnings, "left out reasoning that is only referred to: items are not stored here; send it with its `encrypted_content`");
+            }
             "item_reference" => {
                 let id = item.id.as_deref().unwrap_or_default();
                 return Err(Error::invalid(

@@ -19,6 +19,7 @@ use serde_json::value::RawValue;
 use crate::answer::Answer;
 use crate::door::{ClientError, Door, Meta, Writer};
 use crate::envelope::Envelope;
+use crate::order::InOrder;
 use crate::usage::{OpenAiUsage, Usage};
 use crate::wire::Str;
 use crate::{Dialect, Error, ErrorKind, carry, chat};
@@ -32,8 +33,8 @@ impl Door for Responses {
         Dialect::Responses
     }
 
-    fn read(&self, request: &Envelope) -> Result<Vec<u8>, Error> {
-        request::read(request.body())
+    fn read(&self, request: &Envelope, warnings: &mut Vec<String>) -> Result<Vec<u8>, Error> {
+        request::read(request.body(), warnings)
     }
 
     fn answer(&self, answer: &Answer, meta: &Meta) -> Vec<u8> {
@@ -41,7 +42,7 @@ impl Door for Responses {
     }
 
     fn writer(&self, meta: Meta) -> Box<dyn Writer> {
-        Box::new(stream::EventWriter::new(meta))
+        Box::new(InOrder::new(stream::EventWriter::new(meta)))
     }
 
     fn error(&self, error: &ClientError) -> Vec<u8> {

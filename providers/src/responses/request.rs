@@ -236,13 +236,14 @@ macro_rules! either {
 either!(Input, Items, "a string or a list of items");
 either!(Parts, List, "a string or a list of parts");
 
-/// Reads a request into the JSON text of a hub chat request.
+/// Reads a request into the JSON text of a hub chat request; what was left out goes into `warnings`.
 ///
 /// # Errors
 /// What is wrong with the request, and what cannot be had from a target that only chats.
-pub fn read(body: &[u8]) -> Result<Vec<u8>, Error> {
+pub fn read(body: &[u8], warnings: &mut Vec<String>) -> Result<Vec<u8>, Error> {
     let mut request: Request<'_> = parse_body(body)?;
     refuse(&request)?;
+    dropped(&request, warnings);
     let mut conversation = Conversation::new(request.tools.take().unwrap_or_default());
     if let Some(text) = request.instructions.take().filter(|t| !t.is_empty()) {
         conversation.messages.push(message("system", Content::Text(text)));
@@ -252,7 +253,7 @@ pub fn read(body: &[u8]) -> Result<Vec<u8>, Error> {
         Some(Input::Text(text)) => conversation.messages.push(message("user", Content::Text(text))),
         Some(Input::Items(items)) => {
             for (at, item) in items.into_iter().enumerate() {
-                conversation.item(item, at)?;
+                conversation.item(item, at, warnings)?;
             }
         }
     }
@@ -287,6 +288,27 @@ fn write(request: Request<'_>, conversation: Conversation<'_>) -> Result<Vec<u8>
     let mut out = Vec::with_capacity(1024);
     chat::json(&mut out, &hub);
     Ok(out)
+}
+
+/// Says what is left out, where it does no harm.
+fn dropped(request: &Request<'_>, warnings: &mut Vec<String>) {
+    fn set(raw: Option<&RawValue>) -> Option<&str> {
+        raw.map(RawValue::get).filter(|r| *r != "null")
+    }
+    let mut say = |given: bool, text: &str| {
+        if given {
+            warnings.push(text.to_owned());
+        }
+    };
+    say(set(request.store) == Some("true"), "`store` is off: nothing is kept here, send the whole conversation with every request");
+    say(set(request.truncation) == Some("\"auto\""), "dropped `truncation`: nothing is cut here, a conversation that is too long is an error");
+    say(set(request.max_tool_calls).is_some(), "dropped `max_tool_calls`: it bounds OpenAI's built-in tools, of which there are none here");
+    say(set(request.image).is_some(), "dropped `image`: only OpenAI packs images so");
+    // What this door gives by itself, and what there is nothing of.
+    let given = ["reasoning.encrypted_content", "message.output_text.logprobs"];
+    for name in request.include.iter().flatten().filter(|i| !given.contains(&&***i)) {
+        warnings.push(format!("dropped `{}` of `include`: it is about OpenAI's built-in tools", name.escape_default()));
+    }
 }
 
 /// Refuses what needs something kept between requests, what would change the answer if it were left out, and chat's names

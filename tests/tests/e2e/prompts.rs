@@ -105,6 +105,24 @@ async fn a_message_or_all_of_them_stand_for_a_template() {
 }
 
 #[tokio::test]
+async fn templates_through_other_doors() {
+    let (mock, gateway) = start().await;
+    // What a dialect has beside its messages is no less there for a template among them.
+    let body = json!({ "model": "local", "max_tokens": 9, "system": "Hi.", "messages": [{ "role": "user", "content": "{template://support}" }], "properties": { "question": "why" } });
+    let answer = gateway.client().post("/v1/messages", &body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(said(&mock.last().json()), pairs(&[("system", "You answer for ACME."), ("system", "Hi."), ("user", "Answer why in two sentences.")]));
+    let body = json!({ "model": "local", "input": "Hi.", "prompt": { "id": "support", "variables": { "question": "why" } } });
+    let answer = gateway.client().post("/v1/responses", &body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(said(&mock.last().json()), pairs(&[("system", "You answer for ACME."), ("user", "Hi."), ("user", "Answer why in two sentences.")]));
+    // OpenAI keeps templates of its own, for its Responses: those pass.
+    let prompt = json!({ "id": "pmpt_abc", "variables": { "question": "why" } });
+    gateway.client().post("/v1/responses", &json!({ "model": "plain", "input": "Hi.", "prompt": prompt })).await;
+    assert_eq!((mock.last().route(), &mock.last().json()["prompt"]), ("/v1/responses", &prompt));
+}
+
+#[tokio::test]
 async fn a_model_s_own_template() {
     let (mock, gateway) = start().await;
     let mut body = chat("support");

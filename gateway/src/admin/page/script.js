@@ -12,7 +12,7 @@ function h(tag, attributes, ...children) {
     if (typeof value === "function") element.addEventListener(name, value);
     else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false));
   return element;
 }
 
@@ -238,17 +238,19 @@ async function targets() {
     }
     refresh();
   };
+  const row = (t, model, to, target) => h("tr", null,
+    h("td", { class: "name", "data-label": "Model" }, model),
+    h("td", { class: "name", "data-label": "Goes to" }, to),
+    h("td", { "data-label": "Breaker" }, chip(t)),
+    h("td", { class: "number", "data-label": "Latency" }, quick(t.latency_ms)),
+    h("td", { class: "number", "data-label": "In flight" }, plain.format(t.in_flight)),
+    h("td", { class: "number", "data-label": "Tokens" }, plain.format(t.tokens)),
+    h("td", { class: "acts" }, target && h("button", { "data-focus": `c${target}`, click: () => close(target) }, "Close it")));
   return h("div", null, h("h2", null, "Targets"), h("p", { class: "soft small" }, "Of this process. A breaker opens when a target fails again and again; then nothing is sent there for a while."),
     h("div", { class: "card wide" }, h("table", { class: "folds" },
       h("thead", null, h("tr", null, ["Model", "Goes to", "Breaker"].map((name) => h("th", null, name)), ["Latency", "In flight", "Tokens"].map((name) => h("th", { class: "number" }, name)), h("th"))),
-      h("tbody", null, targets.map((t) => h("tr", null,
-        h("td", { class: "name", "data-label": "Model" }, t.model),
-        h("td", { class: "name", "data-label": "Goes to" }, h("span", null, t.to, t.fallback && h("span", { class: "soft small" }, " (fallback)"))),
-        h("td", { "data-label": "Breaker" }, chip(t)),
-        h("td", { class: "number", "data-label": "Latency" }, quick(t.latency_ms)),
-        h("td", { class: "number", "data-label": "In flight" }, plain.format(t.in_flight)),
-        h("td", { class: "number", "data-label": "Tokens" }, plain.format(t.tokens)),
-        h("td", { class: "acts" }, t.breaker !== "closed" && h("button", { "data-focus": `c${t.target}`, click: () => close(t.target) }, "Close it"))))))));
+      h("tbody", null, targets.map((t) => [row(t, t.model, h("span", null, t.to, t.fallback && h("span", { class: "soft small" }, " (fallback)")), t.breaker !== "closed" && t.target),
+        t.models.map((m) => row(m, "", h("span", { class: "soft small" }, "* ", m.model)))])))));
 }
 
 // ── Spend ───────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,206 @@
+//! A stream between the upstream and the client: a pull, with two clocks and an end that is never feigned.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame};
+use tokio::time::Sleep;
+
+use super::bill::Bill;
+use crate::body::BodyError;
+use crate::fault::{Blame, Fault};
+use crate::ledger::Record;
+use crate::phase::call::chain;
+use crate::rules::ModelRule;
+use crate::stream::Flow;
+use crate::target::InFlight;
+use crate::upstream::Answer;
+
+/// Two clocks in one timer: the time between two pieces, and the time for all. The idle clock is only looked at when the
+/// timer fires, so that a piece costs no timer.
+struct Clock {
+    idle: Duration,
+    end: Instant,
+    last: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Clock {
+    fn new(idle: Duration, end: Instant) -> Self {
+        let now = Instant::now();
+        Clock { idle, end, last: now, timer: Box::pin(tokio::time::sleep_until((now + idle).min(end).into())) }
+    }
+
+    /// Whether one of the two times is up.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
+        loop {
+            ready!(self.timer.as_mut().poll_elapsed(cx));
+            let now = Instant::now();
+            if now >= self.end {
+                return Poll::Ready("the answer was not complete in time");
+            }
+            if now >= self.last + self.idle {
+                return Poll::Ready("the stream stood still for too long");
+            }
+            let next = (self.last + self.idle).min(self.end);
+            self.timer.as_mut().reset(next.into());
+        }
+    }
+}
+
+/// Polls a timer without its output.
+trait Elapsed {
+    fn poll_elapsed(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()>;
+}
+
+impl Elapsed for Sleep {
+    fn poll_elapsed(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        std::future::Future::poll(self, cx)
+    }
+}
+
+/// A stream on its way to the client. Dropped before its end, the client has left: then the upstream is cut off, or read on to
+/// its end by a task of its own.
+pub(super) struct Relay(Option<Running>);
+
+/// The stream itself. Dropping it settles the request.
+struct Running {
+    flow: Flow,
+    next: Option<Bytes>,
+    upstream: Option<Answer>,
+    clock: Clock,
+    /// What the client has been given, where that may be written down.
+    heard: Option<Vec<u8>>,
+    record: Record,
+    bill: Bill,
+    flight: Option<InFlight>,
+    /// Whether it goes on when the client leaves.
+    drains: bool,
+}
+
+impl Relay {
+    /// A stream of which the first piece is in hand.
+    pub(super) fn new(flow: Flow, first: Bytes, upstream: Answer, model: &ModelRule, record: Record, bill: Bill, flight: Option<InFlight>) -> Self {
+        Relay(Some(Running {
+            flow,
+            next: Some(first).filter(|f| !f.is_empty()),
+            upstream: Some(upstream),
+            clock: Clock::new(model.timeout.idle, record.started + model.timeout.total),
+            heard: bill.rules.log_content.then(Vec::new),
+            record,
+            bill,
+            flight,
+            drains: model.drains,
+        }))
+    }
+}
+
+impl Running {
+    /// Keeps what the client is given, within the bounds of an answer that is held in memory.
+    fn hear(&mut self, piece: &[u8]) {
+        if let Some(heard) = &mut self.heard {
+            let room = self.bill.rules.limits.answer.saturating_sub(heard.len());
+            heard.extend_from_slice(&piece[..piece.len().min(room)]);
+        }
+    }
+
+    /// Ends the stream with an error event: never with what looks like a clean end.
+    fn fail(&mut self, fault: impl Into<Fault>) -> Bytes {
+        let mut fault = fault.into();
+        if let Some(provider) = self.record.entry.provider.as_ref().and_then(|name| self.bill.rules.providers.get(&**name)) {
+            fault.hide(&provider.shown);
+        }
+        self.upstream = None;
+        self.record.ended = true;
+        if let Some(flight) = self.flight.as_mut().filter(|_| fault.blame != Blame::Client) {
+            flight.failed();
+        }
+        let (error, detail) = fault.written(self.bill.rules.log_content);
+        self.record.entry.error = Some(error);
+        self.record.entry.detail = detail;
+        self.flow.fail(&fault.told)
+    }
+
+    /// The next piece for the client; `None` at the end.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let this = self;
+        if let Some(first) = this.next.take() {
+            this.hear(&first);
+            return Poll::Ready(Some(first));
+        }
+        loop {
+            let Some(upstream) = &mut this.upstream else { return Poll::Ready(None) };
+            let out = match Pin::new(upstream).poll_frame(cx) {
+                Poll::Pending => match this.clock.poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(why) => {
+                        this.fail(Fault::upstream(http::StatusCode::GATEWAY_TIMEOUT, providers::ErrorKind::Timeout, format!("the provider took too long: {why}")).code("upstream_timeout"))
+                    }
+                },
+                Poll::Ready(Some(Ok(frame))) => {
+                    this.clock.last = Instant::now();
+                    let Ok(data) = frame.into_data() else { continue };
+                    match this.flow.push(data) {
+                        Ok(out) => out,
+                        Err(e) => this.fail(e),
+                    }
+                }
+                Poll::Ready(Some(Err(e))) => {
+                    let detail = chain(&e);
+                    this.fail(Fault::from(providers::broken_off()).detail(detail))
+                }
+                Poll::Ready(None) => match this.flow.end() {
+                    Ok(out) => {
+                        this.upstream = None;
+                        this.record.ended = true;
+                        out
+                    }
+                    Err(e) => this.fail(e),
+                },
+            };
+            if !out.is_empty() {
+                this.hear(&out);
+                return Poll::Ready(Some(out));
+            }
+        }
+    }
+}
+
+impl HttpBody for Relay {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.0 {
+            None => Poll::Ready(None),
+            Some(running) => running.poll_piece(cx).map(|piece| piece.map(|bytes| Ok(Frame::data(bytes)))),
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let Some(mut running) = self.0.take() else { return };
+        if !running.drains || running.upstream.is_none() || running.flow.seen.done {
+            return;
+        }
+        // Outside of a runtime the process is ending, and nothing can be read on.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        running.record.entry.client_left = true;
+        running.record.entry.drained = true;
+        runtime.spawn(async move { while poll_fn(|cx| running.poll_piece(cx)).await.is_some() {} });
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let seen = self.flow.seen;
+        // A client that closes right after the last event has not left early.
+        self.record.ended |= seen.done;
+        self.record.entry.answer = self.heard.take().map(|heard| String::from_utf8_lossy(&heard).into_owned());
+        self.bill.settle(&mut self.record, &seen, self.flight.as_ref());
+    }
+}
