@@ -19,8 +19,9 @@ use crate::certificate::Peer;
 use crate::exchange::{Exchange, dialect_of, name_request, request_id};
 use crate::fate::{Fate, outlive};
 use crate::fault::{Blame, Fault};
+use crate::history::OWN_DAYS;
 use crate::phase::{identity, read};
-use crate::principal::Principal;
+use crate::principal::{ANONYMOUS, Principal};
 use crate::purse::told;
 use crate::road;
 use crate::rules::{ModelRule, Rules};
@@ -305,13 +306,17 @@ async fn who(state: &State, request: &Request<Incoming>) -> Result<(Arc<Rules>, 
     Ok((rules, principal))
 }
 
-/// How the caller's limits stand.
+/// How the caller's limits stand, and what it has used in the last days.
 async fn usage(state: &State, request: &Request<Incoming>) -> Response<Body> {
     if let Some(refused) = get_only(request) {
         return refused;
     }
     let principal = match who(state, request).await {
         Ok((_, principal)) => principal,
+        Err(fault) => return refuse(request.headers(), Dialect::Chat, &fault),
+    };
+    let days = match days(request.uri().query()) {
+        Ok(days) => days,
         Err(fault) => return refuse(request.headers(), Dialect::Chat, &fault),
     };
     let purses: Vec<_> = principal.limits.iter().map(|l| l.purse.clone()).collect();
@@ -328,7 +333,30 @@ async fn usage(state: &State, request: &Request<Incoming>) -> Response<Body> {
             })
         })
         .collect();
-    json(&serde_json::json!({ "object": "usage", "consumer": &*principal.name, "groups": principal.groups, "limits": limits }))
+    let mut usage = serde_json::json!({ "object": "usage", "consumer": &*principal.name, "groups": principal.groups, "limits": limits });
+    // Who has no key is not told what everybody else without one does.
+    if let Some(history) = state.ledger.history().filter(|_| &*principal.name != ANONYMOUS) {
+        // `null` says that there is a history, and that it could not be read just now.
+        usage["history"] = match history.own(&principal.name, days).await {
+            Some(Ok(report)) => report.json(),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "a consumer could not be told what it has used");
+                serde_json::Value::Null
+            }
+            None => serde_json::Value::Null,
+        };
+    }
+    json(&usage)
+}
+
+/// How many days somebody wants to see.
+fn days(query: Option<&str>) -> Result<u32, Fault> {
+    let mut given = query.unwrap_or_default().split('&').filter_map(|pair| pair.strip_prefix("days="));
+    match given.next().map(str::parse) {
+        None => Ok(30),
+        Some(Ok(days)) if (1..=OWN_DAYS).contains(&days) => Ok(days),
+        Some(_) => Err(Fault::client(StatusCode::BAD_REQUEST, ErrorKind::InvalidRequest, format!("`days` is a number from 1 to {OWN_DAYS}")).param("days")),
+    }
 }
 
 /// The models that can be asked for, in the words of whoever asks: OpenAI's and Anthropic's go together in one object, Google's
@@ -371,6 +399,15 @@ async fn models(state: &State, request: &Request<Incoming>, name: Option<&str>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn days_are_a_number() {
+        assert_eq!(days(None).ok(), Some(30));
+        assert_eq!(days(Some("x=1&days=7")).ok(), Some(7));
+        for query in ["days=0", "days=91", "days=-1", "days=", "days=week"] {
+            assert!(days(Some(query)).is_err(), "{query}");
+        }
+    }
 
     #[test]
     fn paths_lead_where_clients_mean() {

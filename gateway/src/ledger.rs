@@ -13,6 +13,7 @@ use providers::prices::Nanodollars;
 use providers::usage::Usage;
 use tokio::sync::mpsc;
 
+use crate::history::History;
 use crate::purse::Hold;
 use crate::sinks::Sinks;
 use crate::state::State;
@@ -23,6 +24,8 @@ use crate::trace::Trace;
 const QUEUE: usize = 16_384;
 /// How often the sinks are fed: entries are collected without waking anyone.
 const TICK: Duration = Duration::from_millis(100);
+/// How long a history that ends may take to be written.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// One try at a target.
 #[derive(Debug, Clone)]
@@ -56,6 +59,8 @@ pub struct Entry {
     pub operation: &'static str,
     /// Who asked.
     pub consumer: Option<Arc<str>>,
+    /// The groups of who asked, if there are any.
+    pub groups: Option<Arc<[Arc<str>]>>,
     /// The model asked for.
     pub model: String,
     /// The name in the configuration that answers to it: a bounded set.
@@ -184,6 +189,7 @@ impl Entry {
             trace: Trace::default(),
             operation: "",
             consumer: None,
+            groups: None,
             model: String::new(),
             route: Arc::default(),
             provider: None,
@@ -219,6 +225,8 @@ pub struct Ledger {
     open: Arc<std::sync::atomic::AtomicBool>,
     /// The export by OpenTelemetry, if there is one.
     telemetry: Arc<ArcSwapOption<Telemetry>>,
+    /// The history of usage, if there is one.
+    history: Arc<ArcSwapOption<History>>,
 }
 
 enum Message {
@@ -234,10 +242,10 @@ impl Ledger {
     /// When the system gives no thread.
     pub fn start() -> std::io::Result<Self> {
         let (queue, entries) = mpsc::channel(QUEUE);
-        let telemetry = Arc::<ArcSwapOption<Telemetry>>::default();
-        let exported = telemetry.clone();
-        std::thread::Builder::new().name("ledger".into()).spawn(move || feed(entries, &exported))?;
-        Ok(Ledger { queue, dropped: Arc::default(), open: Arc::default(), telemetry })
+        let ledger = Ledger { queue, dropped: Arc::default(), open: Arc::default(), telemetry: Arc::default(), history: Arc::default() };
+        let (dropped, telemetry, history) = (ledger.dropped.clone(), ledger.telemetry.clone(), ledger.history.clone());
+        std::thread::Builder::new().name("ledger".into()).spawn(move || Feed { sinks: Sinks::default(), dropped, told: 0, telemetry, history }.run(entries))?;
+        Ok(ledger)
     }
 
     /// Puts another export in the place of the one before, which sends what it has and ends.
@@ -251,24 +259,43 @@ impl Ledger {
         self.telemetry.load_full()
     }
 
+    /// Puts another history in the place of the one before, which is brought to where it is kept and ends.
+    pub fn keep(&self, history: Option<Arc<History>>) {
+        let before = self.history.swap(history.clone()).filter(|before| history.is_none_or(|history| !Arc::ptr_eq(before, &history)));
+        if let (Some(before), Ok(runtime)) = (before, tokio::runtime::Handle::try_current()) {
+            runtime.spawn(before.close(LAST_WORDS));
+        }
+    }
+
+    /// The history of usage.
+    #[must_use]
+    pub fn history(&self) -> Option<Arc<History>> {
+        self.history.load_full()
+    }
+
     /// Puts other sinks in the place of those before.
     pub fn set(&self, sinks: Sinks) {
         self.open.store(!sinks.is_empty(), Relaxed);
+        self.tell(Message::Sinks(sinks));
+    }
+
+    /// Tells the thread something other than an entry. Says whether it hears of it.
+    fn tell(&self, mut message: Message) -> bool {
         // Only a queue that is full of entries could refuse it: a moment later there is room.
-        let mut message = Message::Sinks(sinks);
         for _ in 0..50 {
             match self.queue.try_send(message) {
-                Ok(()) => return,
+                Ok(()) => return true,
                 Err(mpsc::error::TrySendError::Full(back)) => message = back,
-                Err(mpsc::error::TrySendError::Closed(_)) => return,
+                Err(mpsc::error::TrySendError::Closed(_)) => return false,
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+        false
     }
 
     /// Writes an entry, without waiting.
     pub fn write(&self, entry: Box<Entry>) {
-        let read = self.open.load(Relaxed) || self.telemetry.load().is_some();
+        let read = self.open.load(Relaxed) || self.telemetry.load().is_some() || self.history.load().is_some();
         if read && self.queue.try_send(Message::Entry(entry)).is_err() {
             self.dropped.fetch_add(1, Relaxed);
         }
@@ -283,39 +310,106 @@ impl Ledger {
     /// Waits until everything written so far is with the sinks.
     pub fn flush(&self) {
         let (done, wait) = std::sync::mpsc::sync_channel(1);
-        if self.queue.try_send(Message::Flush(done)).is_ok() {
+        if self.tell(Message::Flush(done)) {
             let _ = wait.recv_timeout(Duration::from_secs(5));
         }
     }
 }
 
-fn feed(mut entries: mpsc::Receiver<Message>, telemetry: &ArcSwapOption<Telemetry>) {
-    let mut sinks = Sinks::default();
-    loop {
-        std::thread::sleep(TICK);
+/// What the ledger's thread feeds.
+struct Feed {
+    sinks: Sinks,
+    /// Entries that the queue could not take, and how many of them the history was told of.
+    dropped: Arc<AtomicU64>,
+    told: u64,
+    telemetry: Arc<ArcSwapOption<Telemetry>>,
+    history: Arc<ArcSwapOption<History>>,
+}
+
+impl Feed {
+    fn run(mut self, mut entries: mpsc::Receiver<Message>) {
         loop {
-            match entries.try_recv() {
-                Ok(Message::Entry(entry)) => {
-                    sinks.write(&entry);
-                    if let Some(telemetry) = &*telemetry.load() {
-                        telemetry.observe(&entry);
-                    }
-                }
-                Ok(Message::Sinks(new)) => {
-                    sinks.flush();
-                    sinks = new;
-                }
-                Ok(Message::Flush(done)) => {
-                    sinks.flush();
-                    let _ = done.send(());
-                }
-                Err(mpsc::error::TryRecvError::Empty) => break,
-                Err(mpsc::error::TryRecvError::Disconnected) => {
-                    sinks.flush();
-                    return;
-                }
+            std::thread::sleep(TICK);
+            let open = self.empty(&mut entries);
+            self.sinks.flush();
+            if let Some(history) = &*self.history.load() {
+                history.tick();
+            }
+            if !open {
+                return self.flush();
             }
         }
-        sinks.flush();
+    }
+
+    /// Takes what is in the queue. Says whether more can come.
+    fn empty(&mut self, entries: &mut mpsc::Receiver<Message>) -> bool {
+        loop {
+            match entries.try_recv() {
+                Ok(Message::Entry(entry)) => self.entry(&entry),
+                Ok(Message::Sinks(new)) => {
+                    self.sinks.flush();
+                    self.sinks = new;
+                }
+                Ok(Message::Flush(done)) => {
+                    self.flush();
+                    let _ = done.send(());
+                }
+                Err(mpsc::error::TryRecvError::Empty) => return true,
+                Err(mpsc::error::TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn entry(&mut self, entry: &Entry) {
+        self.sinks.write(entry);
+        if let Some(telemetry) = &*self.telemetry.load() {
+            telemetry.observe(entry);
+        }
+        let before = std::mem::replace(&mut self.told, self.dropped.load(Relaxed));
+        if let Some(history) = &*self.history.load() {
+            history.observe(entry);
+            if self.told > before {
+                history.lost(self.told - before);
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        self.sinks.flush();
+        if let Some(history) = &*self.history.load() {
+            history.flush();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counters::suite::server::Folder;
+    use crate::history::{By, Day, Query};
+
+    #[tokio::test]
+    async fn a_history_sees_every_entry_without_sinks_and_is_told_of_those_that_were_dropped() {
+        let folder = Folder::new();
+        let config = crate::config::from_text(&format!("usage: {{ keep: 400d }}\ndata: \"{}\"", folder.path().display()), &|_| None).unwrap();
+        let history = crate::history::renew(None, &config).unwrap();
+        let ledger = Ledger::start().unwrap();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+        let entry = || Box::new(Entry { time: now, consumer: Some("alice".into()), ..Entry::blank() });
+        // Nobody reads yet.
+        ledger.write(entry());
+        ledger.keep(history.clone());
+        // More than there is room for, unless the thread is very quick.
+        for _ in 0..3 * QUEUE {
+            ledger.write(entry());
+        }
+        ledger.flush();
+        // There is room for this one, and what was dropped before it is told with it.
+        ledger.write(entry());
+        ledger.flush();
+        let query = Query { from: Day::at(0), to: Day::at(u64::MAX), by: vec![By::Consumer], consumer: None };
+        let report = history.unwrap().report(query).await.unwrap();
+        let sum = |f: fn(&crate::history::Sums) -> u64| report.rows.iter().map(|row| f(&row.sums)).sum::<u64>();
+        assert_eq!((sum(|s| s.lost), sum(|s| s.requests) + sum(|s| s.lost)), (ledger.dropped(), 3 * QUEUE as u64 + 1));
     }
 }

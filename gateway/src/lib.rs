@@ -20,6 +20,7 @@ pub mod explain;
 pub mod fate;
 pub mod fault;
 pub(crate) mod fetch;
+pub mod history;
 pub mod jwt;
 pub mod keyring;
 pub mod ledger;

@@ -13,6 +13,9 @@ use crate::config::{Config, Consumer, Groups, KeyEntry, Problem};
 use crate::keyring::Keyring;
 use crate::purse::{LimitRule, limits_of};
 
+/// The name of whoever has none.
+pub const ANONYMOUS: &str = "anonymous";
+
 /// SHA-256 of what a client shows: keys and tokens are known by it.
 pub type Hash = [u8; 32];
 
@@ -22,7 +25,7 @@ pub struct Principal {
     /// The consumer's name; `anonymous` for who has none.
     pub name: Arc<str>,
     /// Groups, as the ledger and the limits name them.
-    pub groups: Vec<Arc<str>>,
+    pub groups: Arc<[Arc<str>]>,
     /// What it may spend.
     pub limits: Vec<LimitRule>,
     /// Patterns of the consumer's own.
@@ -93,7 +96,7 @@ impl Principals {
             problems.extend(member("", vec![name.clone()], &config.groups).1);
         }
         if open {
-            all.anonymous = Some(Arc::new(Principal { name: "anonymous".into(), groups: Vec::new(), limits: Vec::new(), models: Vec::new(), group_models: None }));
+            all.anonymous = Some(Arc::new(Principal { name: ANONYMOUS.into(), groups: Arc::default(), limits: Vec::new(), models: Vec::new(), group_models: None }));
         }
         (all, problems)
     }
@@ -134,23 +137,18 @@ impl Principals {
     /// # Errors
     /// When it is a stranger.
     pub fn find(&self, key: Option<&Hash>, peer: Option<&Peer>, now: Duration) -> Result<Arc<Principal>, Stranger> {
-        let stranger = match key.map(|key| self.holder(key, now)) {
-            Some(Ok(principal)) => return Ok(principal),
-            // SDKs insist on some key; where the configuration names none, one that means nothing is as good as none.
-            Some(Err(Stranger::Unknown)) if self.keys.is_empty() => Stranger::Unknown,
-            Some(Err(stranger)) => return Err(stranger),
-            None => Stranger::NoKey,
-        };
-        let known = peer.and_then(|peer| peer.names().iter().find_map(|name| self.certificates.get(name)));
-        known.or(self.anonymous.as_ref()).cloned().ok_or(stranger)
-    }
-
-    /// Whose key it is. Looked up by its hash: how long that takes says nothing about any key, known or not.
-    fn holder(&self, key: &Hash, now: Duration) -> Result<Arc<Principal>, Stranger> {
-        match self.keys.get(key) {
+        let other = || peer.and_then(|peer| peer.names().iter().find_map(|name| self.certificates.get(name))).or(self.anonymous.as_ref()).cloned();
+        let Some(key) = key else { return other().ok_or(Stranger::NoKey) };
+        // Looked up by its hash: how long that takes says nothing about any key, known or not.
+        let found = match self.keys.get(key) {
             None => self.made.find(key, now).and_then(|name| self.by_name.get(&*name).cloned().ok_or(Stranger::Unknown)),
             Some(rule) if rule.expires.is_some_and(|end| now.as_secs() >= end) => Err(Stranger::Expired),
             Some(rule) => Ok(rule.principal.clone()),
+        };
+        match found {
+            // SDKs insist on some key; where the configuration names none, one that means nothing is as good as none.
+            Err(Stranger::Unknown) if self.keys.is_empty() => other().ok_or(Stranger::Unknown),
+            found => found,
         }
     }
 

@@ -20,6 +20,7 @@ use crate::admin::{self, access, access::Access};
 use crate::certificate::Peer;
 use crate::config::{Admin, Audit, Config, Problem, SinkConfig};
 use crate::counters::{Counters, Memory, Redis, WhenDown, journal, redis};
+use crate::history;
 use crate::keyring::Keyring;
 use crate::ledger::Ledger;
 use crate::rules::Rules;
@@ -88,6 +89,7 @@ impl Gateway {
             None => None,
         };
         let (Some(rules), Some(sinks), Some(listener), true) = (rules, sinks, listener, problems.is_empty()) else { return Err(problems) };
+        state.ledger.keep(history::renew(None, config).map_err(|p| vec![p])?);
         state.swap(Arc::new(rules));
         state.ledger.set(sinks);
         state.ledger.export(telemetry::renew(None, &config.telemetry, state.tls()));
@@ -201,6 +203,9 @@ async fn close(state: &State) {
     }
     let ledger = state.ledger.clone();
     let _ = tokio::task::spawn_blocking(move || ledger.flush()).await;
+    if let Some(history) = state.ledger.history() {
+        history.close(LAST_SETTLE).await;
+    }
     if let Some(telemetry) = state.ledger.telemetry() {
         telemetry.close(LAST_EXPORT).await;
     }
@@ -301,6 +306,7 @@ async fn connection(
 #[must_use]
 pub fn check(config: &Config) -> Vec<Problem> {
     let mut problems = telemetry::check(&config.telemetry);
+    problems.extend(history::check(config));
     let listen = config.listen.unwrap_or(DEFAULT_LISTEN);
     let known = !config.consumers.is_empty() || !config.auth.issuers().is_empty();
     if !listen.ip().is_loopback() && config.auth.anonymous.is_none() && !known {
@@ -391,6 +397,7 @@ impl Reloader {
         };
         let sinks = Sinks::open(&sinks_of(&config), &state.http).map_err(|p| problems.extend(p)).ok();
         let (Some(rules), Some(sinks), true) = (rules, sinks, problems.is_empty()) else { return Err(problems) };
+        state.ledger.keep(history::renew(state.ledger.history(), &config).map_err(|p| vec![p])?);
         state.swap(Arc::new(rules));
         state.ledger.set(sinks);
         state.ledger.export(telemetry::renew(state.ledger.telemetry(), &config.telemetry, state.tls()));

@@ -70,7 +70,7 @@ pub enum Gate {
     Open(Duration),
 }
 
-/// How a breaker stands. The worse it is, the greater.
+/// How a breaker stands, from well to badly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
     /// Requests go there.
@@ -139,6 +139,17 @@ impl Figures {
         std::iter::once(self.own.clone()).chain(named).collect()
     }
 
+    /// How the breaker stands; of several models the one that is worst off.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.all().iter().map(|s| s.standing()).max().unwrap_or(Standing::Closed)
+    }
+
+    /// Closes the breaker, of all models.
+    pub fn close(&self) {
+        self.all().iter().for_each(|s| s.close());
+    }
+
     /// Requests in flight, all models together.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
@@ -155,17 +166,6 @@ impl Figures {
     #[must_use]
     pub fn latency(&self) -> Option<Duration> {
         self.all().iter().filter_map(|s| s.latency()).max()
-    }
-
-    /// How the breaker stands; of several models the worst.
-    #[must_use]
-    pub fn standing(&self) -> Standing {
-        self.all().iter().map(|s| s.standing()).max().unwrap_or(Standing::Closed)
-    }
-
-    /// Closes the breaker by hand, of all models.
-    pub fn close(&self) {
-        self.all().iter().for_each(|s| s.close());
     }
 
     /// How long the target is left alone; of several models the one that is left alone longest.
@@ -445,22 +445,6 @@ mod tests {
     }
 
     #[test]
-    fn a_breaker_can_be_closed_by_hand() {
-        let figures = Figures::new(true);
-        assert_eq!(figures.standing(), Standing::Closed);
-        let stats = figures.of("one");
-        assert!(!ask(&stats).failed() && ask(&stats).failed());
-        assert_eq!(figures.of("another").standing(), Standing::Closed);
-        assert!(matches!(figures.standing(), Standing::Open(left) if left <= RULE.cooldown), "of several models the worst");
-        figures.close();
-        assert_eq!((figures.standing(), stats.gate()), (Standing::Closed, Gate::Closed));
-        assert!(!ask(&stats).failed(), "the failures before are forgotten");
-        ask(&stats).rests(Duration::from_millis(1));
-        std::thread::sleep(Duration::from_millis(5));
-        assert_eq!(stats.standing(), Standing::HalfOpen);
-    }
-
-    #[test]
     fn the_breaker_opens_probes_once_and_closes() {
         let stats = Arc::<Stats>::default();
         assert!(!ask(&stats).failed());
@@ -481,6 +465,22 @@ mod tests {
         assert_eq!((stats.gate(), stats.gate()), (Gate::Closed, Gate::Closed));
         assert!(probe.failed(), "a probe whose stream breaks later was wrong");
         assert!(matches!(stats.gate(), Gate::Open(_)));
+    }
+
+    #[test]
+    fn a_breaker_can_be_closed_by_hand() {
+        let figures = Figures::new(true);
+        let stats = figures.of("x");
+        assert_eq!(figures.standing(), Standing::Closed);
+        ask(&stats).failed();
+        ask(&stats).failed();
+        assert!(matches!(figures.standing(), Standing::Open(left) if left <= RULE.cooldown));
+        figures.close();
+        assert_eq!((figures.standing(), stats.gate()), (Standing::Closed, Gate::Closed));
+        assert!(!ask(&stats).failed(), "the failures before are forgotten");
+        ask(&stats).rests(Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(figures.standing(), Standing::HalfOpen);
     }
 
     #[test]

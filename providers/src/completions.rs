@@ -199,12 +199,13 @@ impl<'a> Logprobs<'a> {
             token: Str<'a>,
             #[serde(borrow)]
             logprob: &'a RawValue,
-            #[serde(borrow, default)]
-            top_logprobs: Vec<Token<'a>>,
+            // Some hosts say `null` where there are none.
+            #[serde(borrow)]
+            top_logprobs: Option<Vec<Token<'a>>>,
         }
         let tokens = serde_json::from_str::<Lists<'_>>(chat).ok()?.content?;
         let mut out = Logprobs { tokens: Vec::new(), token_logprobs: Vec::new(), top_logprobs: None, text_offset: Vec::new() };
-        let some = tokens.iter().any(|t| !t.top_logprobs.is_empty());
+        let some = tokens.iter().any(|t| t.top_logprobs.as_ref().is_some_and(|top| !top.is_empty()));
         let mut tops = Vec::new();
         for t in tokens {
             out.text_offset.push(*offset);
@@ -212,7 +213,7 @@ impl<'a> Logprobs<'a> {
             out.tokens.push(t.token);
             out.token_logprobs.push(t.logprob);
             let mut top: Vec<(Str<'a>, &RawValue)> = Vec::new();
-            for t in t.top_logprobs {
+            for t in t.top_logprobs.into_iter().flatten() {
                 // Two tokens may look the same when their bytes are not whole characters; a key cannot stand twice.
                 if top.iter().all(|(known, _)| *known != t.token) {
                     top.push((t.token, t.logprob));

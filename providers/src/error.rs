@@ -145,6 +145,17 @@ impl ErrorKind {
         }
     }
 
+    /// OpenAI's `code` for an error that the upstream calls `said`. Clients act on a few words (they shorten a conversation,
+    /// or stop trying), so that these stand in the place of a host's own.
+    #[must_use]
+    pub fn code_for(self, said: Option<&str>) -> Option<&str> {
+        match (self, said) {
+            (ErrorKind::ContentFilter, Some("content_policy_violation")) => said,
+            (ErrorKind::ContextLength | ErrorKind::ContentFilter | ErrorKind::Quota, _) | (_, None) => self.openai_code(),
+            (_, Some(_)) => said,
+        }
+    }
+
     /// Anthropic's `type`.
     #[must_use]
     pub fn anthropic_type(self) -> &'static str {
@@ -220,20 +231,51 @@ impl UpstreamError {
                     "exceeds the context length",
                     "available context size",
                     "greater than the context length",
+                    "longer than the context length",
                     "reduce the length of the messages",
+                    "maximum prompt length",
+                    "longer than the maximum model length",
+                    "`inputs` tokens + `max_new_tokens` must be",
+                    "range of input length should be",
                 ]) =>
             {
                 ErrorKind::ContextLength
             }
-            ErrorKind::InvalidRequest if says(&["content management policy", "content_filter", "safety system", "content policy"]) => ErrorKind::ContentFilter,
+            ErrorKind::InvalidRequest if says(&["content management policy", "content_filter", "safety system", "content policy", "inappropriate content", "requires moderation"]) => {
+                ErrorKind::ContentFilter
+            }
             ErrorKind::InvalidRequest if says(&["api key not valid", "api_key_invalid", "invalid api key"]) => ErrorKind::Authentication,
             ErrorKind::InvalidRequest | ErrorKind::RateLimit | ErrorKind::Permission
-                if says(&["insufficient_quota", "exceeded your current quota", "credit balance is too low", "insufficient balance"]) =>
+                if says(&[
+                    "insufficient_quota",
+                    "exceeded your current quota",
+                    "credit balance is too low",
+                    "insufficient balance",
+                    "insufficient credits",
+                    "used all available credits",
+                    "doesn't have any credits",
+                    "credit limit exceeded",
+                    "spending limit",
+                ]) =>
             {
                 ErrorKind::Quota
             }
             kind => kind,
         };
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_read_the_words_that_they_act_on() {
+        assert_eq!(ErrorKind::ContextLength.code_for(Some("invalid_request_error")), Some("context_length_exceeded"));
+        assert_eq!(ErrorKind::Quota.code_for(None), Some("insufficient_quota"));
+        assert_eq!(ErrorKind::ContentFilter.code_for(Some("content_policy_violation")), Some("content_policy_violation"));
+        assert_eq!(ErrorKind::NotFound.code_for(Some("DeploymentNotFound")), Some("DeploymentNotFound"));
+        assert_eq!(ErrorKind::Server.code_for(None), None);
     }
 }

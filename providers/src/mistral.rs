@@ -14,7 +14,7 @@ use crate::{Dialect, Error, Operation, Provider, Settings, Target, carry, openai
 const KIND: &str = "mistral";
 
 /// OpenAI's parameters (and this gateway's) that Mistral refuses and that may go with a warning.
-const DROPS: &[&str] = &["user", "logit_bias", "store", "service_tier", "verbosity", "top_k", "thinking", "safety_identifier", "top_logprobs", "prompt_cache_retention"];
+const DROPS: &[&str] = &["user", "logit_bias", "store", "verbosity", "thinking", "safety_identifier", "prompt_cache_retention"];
 
 /// The highest temperature it takes.
 const HOTTEST: f64 = 1.5;
@@ -96,9 +96,13 @@ fn chat(edit: &mut Edit<'_>, warnings: &mut Vec<String>) -> Result<(), Error> {
     let request = envelope.chat()?;
     refuse(&request)?;
     drop_fields(edit, DROPS, warnings);
-    for name in ["logprobs", "modalities", "stream_options"] {
-        // Usage comes with the last chunk, asked for or not; the others are only left where they say what is the case anyway.
+    for name in ["modalities", "stream_options"] {
+        // Usage comes with the last chunk, asked for or not; the other is only left where it says what is the case anyway.
         edit.remove(name);
+    }
+    // The one word of OpenAI's that it knows, and its own.
+    if request.service_tier.as_deref().is_some_and(|tier| !matches!(tier, "auto" | "standard_only")) {
+        drop_fields(edit, &["service_tier"], warnings);
     }
     match request.max_tokens {
         Some(_) => edit.remove("max_completion_tokens"),
@@ -130,9 +134,6 @@ fn chat(edit: &mut Edit<'_>, warnings: &mut Vec<String>) -> Result<(), Error> {
 
 /// What would change the answer's meaning if it were dropped.
 fn refuse(request: &ChatRequest<'_>) -> Result<(), Error> {
-    if request.logprobs == Some(true) {
-        return Err(Error::unsupported(KIND, "logprobs", "it gives no log probabilities; leave it out"));
-    }
     if request.modalities.iter().flatten().any(|m| &**m != "text") {
         return Err(Error::unsupported(KIND, "modalities", "it answers in text only"));
     }

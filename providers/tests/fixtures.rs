@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use providers::answer::{Answer, Delta, OwnedDetail};
+use providers::answer::{Answer, Delta, Finish, OwnedDetail};
 use providers::door::{ClientError, Door, Meta, door};
 use providers::envelope::Envelope;
 use providers::sse::{Cutter, Framing};
@@ -203,11 +203,12 @@ fn answer_facts(answer: &Answer) -> Value {
 }
 
 fn check_answer(case: &mut Case, name: &str, answer: &Answer) {
-    for call in answer.choices.iter().flat_map(|c| &c.calls) {
+    for (choice, call) in answer.choices.iter().flat_map(|c| c.calls.iter().map(move |call| (c, call))) {
         if call.id.is_empty() || call.name.is_empty() {
             case.fail(name, &format!("a call without id or name: {call:?}"));
         }
-        if !call.arguments.is_empty() && serde_json::from_str::<Value>(&call.arguments).is_err() {
+        // An answer that reached its bound may be cut in the middle of a call.
+        if !call.arguments.is_empty() && choice.finish != Some(Finish::Length) && serde_json::from_str::<Value>(&call.arguments).is_err() {
             case.fail(name, &format!("arguments that are not JSON: {}", call.arguments));
         }
     }

@@ -79,9 +79,14 @@ impl Client {
 
     /// A connection of its own.
     pub async fn connect(&self) -> Connection {
-        let stream = TcpStream::connect(self.address).await.expect("the gateway listens");
-        stream.set_nodelay(true).expect("a socket takes TCP_NODELAY");
-        self.over(stream)
+        self.try_connect().await.expect("the gateway listens")
+    }
+
+    /// A connection of its own; `None` if nobody listens.
+    pub async fn try_connect(&self) -> Option<Connection> {
+        let stream = TcpStream::connect(self.address).await.ok()?;
+        stream.set_nodelay(true).ok()?;
+        Some(self.over(stream))
     }
 
     /// A connection over a stream that exists already, TLS for one.
@@ -309,7 +314,12 @@ impl Connection {
 
     /// Reads a whole response.
     pub async fn response(&mut self) -> Response {
-        let head = self.head().await;
+        self.try_response().await.expect("a response")
+    }
+
+    /// Reads a whole response; `None` if the connection closes instead.
+    pub async fn try_response(&mut self) -> Option<Response> {
+        let head = self.try_head().await?;
         let mut body = Vec::new();
         let broken = loop {
             match self.piece().await {
@@ -318,7 +328,7 @@ impl Connection {
                 Err(_) => break true,
             }
         };
-        Response { status: head.status, head, body: body.into(), broken }
+        Some(Response { status: head.status, head, body: body.into(), broken })
     }
 
     fn check_secrets(&mut self, bytes: &[u8]) {

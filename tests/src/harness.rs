@@ -1,7 +1,7 @@
 //! A gateway in this process, on ports of its own, from the YAML of a story. It drains and stops when it is dropped.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -36,7 +36,7 @@ pub struct Running {
 
 impl Running {
     /// Starts a gateway. In the YAML `{{mock}}` stands for the mock's URL and `{{dead}}` for one where nobody listens.
-    /// Beside what the story says there is a model `well` that the mock answers, and a ledger in a file.
+    /// Beside what the story says there is a model `well` that the mock answers, a ledger in a file, and a folder for data.
     pub async fn start(yaml: &str, mock: &Mock) -> Self {
         match Self::try_start(yaml, mock).await {
             Ok(running) => running,
@@ -182,21 +182,25 @@ fn secrets(config: &Config) -> Vec<String> {
 }
 
 /// A folder that goes when it is dropped.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let path = std::env::temp_dir().join(format!("trivium-e2e-{}-{}", std::process::id(), NUMBER.fetch_add(1, Relaxed)));
         std::fs::create_dir_all(path.join("config")).expect("a temporary folder");
         Folder(path)
     }
 
-    fn config(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
         self.0.join("config")
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         std::fs::write(self.config().join(name), text).expect("a temporary file");
     }
 }

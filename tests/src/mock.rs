@@ -8,14 +8,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::client::PATIENCE;
 use crate::dialects;
+pub use crate::script::{Behaviour, Gate, Stream};
+use crate::script::{Ending, Step};
 
 /// A request as it was received.
 #[derive(Debug, Clone)]
@@ -63,182 +65,17 @@ impl Received {
     }
 }
 
-/// What the upstream does with one request.
-#[derive(Debug, Clone)]
-pub enum Behaviour {
-    /// Answers in one piece.
-    Answer {
-        /// The status.
-        status: u16,
-        /// Headers beside the content's length.
-        headers: Vec<(String, String)>,
-        /// The body.
-        body: Bytes,
-    },
-    /// Answers piece by piece.
-    Stream(Stream),
-    /// Closes the connection without a word.
-    Close,
-    /// Says nothing at all, until the client leaves.
-    Hang,
-    /// What the fixed mock of every dialect says.
-    Usual,
-}
-
-impl Behaviour {
-    /// JSON with 200.
-    #[must_use]
-    pub fn json(body: &Value) -> Self {
-        Self::status(200, body)
-    }
-
-    /// JSON with a status.
-    #[must_use]
-    pub fn status(status: u16, body: &Value) -> Self {
-        Self::bytes(status, "application/json", body.to_string())
-    }
-
-    /// Any body with a status.
-    pub fn bytes(status: u16, content_type: &str, body: impl Into<Bytes>) -> Self {
-        Behaviour::Answer { status, headers: vec![("content-type".into(), content_type.into())], body: body.into() }
-    }
-
-    /// OpenAI's error body.
-    #[must_use]
-    pub fn error(status: u16, message: &str) -> Self {
-        Self::status(status, &json!({ "error": { "message": message, "type": "server_error", "param": null, "code": null } }))
-    }
-
-    /// With one more header.
-    #[must_use]
-    pub fn header(mut self, name: &str, value: &str) -> Self {
-        match &mut self {
-            Behaviour::Answer { headers, .. } => headers.push((name.into(), value.into())),
-            Behaviour::Stream(stream) => stream.headers.push((name.into(), value.into())),
-            _ => {}
-        }
-        self
-    }
-}
-
-impl From<Stream> for Behaviour {
-    fn from(stream: Stream) -> Self {
-        Behaviour::Stream(stream)
-    }
-}
-
-/// An answer in pieces.
-#[derive(Debug, Clone)]
-pub struct Stream {
-    headers: Vec<(String, String)>,
-    steps: Vec<Step>,
-    ending: Ending,
-}
-
-#[derive(Debug, Clone)]
-enum Step {
-    Send(Bytes),
-    Pause(Duration),
-    Wait(Gate),
-    Flood(Bytes, usize),
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Ending {
-    Clean,
-    Cut,
-    Hang,
-}
-
-impl Stream {
-    /// A stream of this content type.
-    #[must_use]
-    pub fn new(content_type: &str) -> Self {
-        Stream { headers: vec![("content-type".into(), content_type.into())], steps: Vec::new(), ending: Ending::Clean }
-    }
-
-    /// Server-sent events.
-    #[must_use]
-    pub fn sse() -> Self {
-        Self::new("text/event-stream")
-    }
-
-    /// Sends these bytes as one chunk.
-    #[must_use]
-    pub fn send(mut self, bytes: impl Into<Bytes>) -> Self {
-        self.steps.push(Step::Send(bytes.into()));
-        self
-    }
-
-    /// Sends each of these as one chunk.
-    #[must_use]
-    pub fn all<B: Into<Bytes>>(mut self, pieces: impl IntoIterator<Item = B>) -> Self {
-        self.steps.extend(pieces.into_iter().map(|p| Step::Send(p.into())));
-        self
-    }
-
-    /// Waits for a while.
-    #[must_use]
-    pub fn pause(mut self, time: Duration) -> Self {
-        self.steps.push(Step::Pause(time));
-        self
-    }
-
-    /// Waits until the test opens the gate.
-    #[must_use]
-    pub fn wait(mut self, gate: &Gate) -> Self {
-        self.steps.push(Step::Wait(gate.clone()));
-        self
-    }
-
-    /// Sends the same bytes many times over, as fast as they are taken.
-    #[must_use]
-    pub fn flood(mut self, bytes: impl Into<Bytes>, times: usize) -> Self {
-        self.steps.push(Step::Flood(bytes.into(), times));
-        self
-    }
-
-    /// The first half of the steps alone.
-    #[must_use]
-    pub fn halved(mut self) -> Self {
-        self.steps.truncate(self.steps.len().div_ceil(2));
-        self
-    }
-
-    /// Closes the socket instead of ending the body.
-    #[must_use]
-    pub fn cut(mut self) -> Self {
-        self.ending = Ending::Cut;
-        self
-    }
-
-    /// Goes silent instead of ending the body.
-    #[must_use]
-    pub fn hang(mut self) -> Self {
-        self.ending = Ending::Hang;
-        self
-    }
-}
-
-/// Something that the upstream waits for and the test decides about.
-#[derive(Debug, Clone, Default)]
-pub struct Gate(Arc<watch::Sender<bool>>);
-
-impl Gate {
-    /// A closed gate.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Lets everyone pass from now on.
-    pub fn open(&self) {
-        self.0.send_replace(true);
-    }
-
-    async fn pass(&self) {
-        let _ = self.0.subscribe().wait_for(|open| *open).await;
-    }
+/// What one request was given: a line of the upstream's own bill.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Served {
+    /// The model that was asked for.
+    pub model: String,
+    /// How many chunks of a stream were written.
+    pub chunks: usize,
+    /// Tokens of prompt and completion as the answer told them, the last word of it; `None` if it told nothing.
+    pub told: Option<(u64, u64)>,
+    /// Whether the answer came to its end.
+    pub complete: bool,
 }
 
 /// The upstream. It listens until it is dropped.
@@ -252,6 +89,8 @@ pub struct Mock {
 struct Shared {
     scripts: Mutex<HashMap<String, VecDeque<Behaviour>>>,
     received: Mutex<Vec<Received>>,
+    /// In the order of `received`.
+    served: Mutex<Vec<Served>>,
     changed: Notify,
     left: AtomicUsize,
     connections: AtomicUsize,
@@ -311,6 +150,12 @@ impl Mock {
         self.received().pop().expect("a request at the upstream")
     }
 
+    /// What the requests for a model were given, in the order in which they came.
+    #[must_use]
+    pub fn bill(&self, model: &str) -> Vec<Served> {
+        self.shared.served.lock().unwrap().iter().filter(|served| served.model == model).cloned().collect()
+    }
+
     /// How many requests were left by the client before their end.
     #[must_use]
     pub fn left(&self) -> usize {
@@ -363,11 +208,11 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream, number: usize) {
     let (mut read, mut write) = stream.into_split();
     let mut buffer = BytesMut::new();
     while let Some(request) = read_request(&mut read, &mut buffer, number).await {
-        let behaviour = shared.behaviour(&request);
-        shared.received.lock().unwrap().push(request);
-        shared.changed.notify_waiters();
+        let model = request.model();
+        let behaviour = shared.behaviour(&model, &request);
+        let serving = shared.begin(model, request);
         let keep = tokio::select! {
-            kept = perform(&shared, &mut write, behaviour) => kept.unwrap_or(false),
+            kept = perform(&serving, &mut write, behaviour) => kept.unwrap_or(false),
             () = gone(&mut read, &mut buffer) => {
                 shared.left.fetch_add(1, SeqCst);
                 shared.changed.notify_waiters();
@@ -381,16 +226,52 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream, number: usize) {
 }
 
 impl Shared {
-    fn behaviour(&self, request: &Received) -> Behaviour {
+    fn behaviour(&self, model: &str, request: &Received) -> Behaviour {
         let mut scripts = self.scripts.lock().unwrap();
-        let model = request.model();
-        let key = if scripts.contains_key(&model) { model.as_str() } else { request.route() };
+        let key = if scripts.contains_key(model) { model } else { request.route() };
         let scripted = scripts.get_mut(key).and_then(|queue| if queue.len() > 1 { queue.pop_front() } else { queue.front().cloned() });
         match scripted {
             None | Some(Behaviour::Usual) => dialects::answer(request),
             Some(other) => other,
         }
     }
+
+    fn begin(&self, model: String, request: Received) -> Serving<'_> {
+        let mut received = self.received.lock().unwrap();
+        let line = received.len();
+        received.push(request);
+        self.served.lock().unwrap().push(Served { model, ..Served::default() });
+        self.changed.notify_waiters();
+        Serving { shared: self, line }
+    }
+}
+
+/// A request on its way, and its line on the bill.
+struct Serving<'a> {
+    shared: &'a Shared,
+    line: usize,
+}
+
+impl Serving<'_> {
+    fn note(&self, what: impl FnOnce(&mut Served)) {
+        what(&mut self.shared.served.lock().unwrap()[self.line]);
+    }
+
+    /// Writes down what these bytes say was used.
+    fn tell(&self, bytes: &[u8]) {
+        if let Some(told) = told(bytes) {
+            self.note(|served| served.told = Some(told));
+        }
+    }
+}
+
+/// Tokens of prompt and completion as an answer in OpenAI's words tells them, by its last word on it.
+#[must_use]
+pub fn told(bytes: &[u8]) -> Option<(u64, u64)> {
+    let text = String::from_utf8_lossy(bytes);
+    let (_, usage) = text.rsplit_once("\"usage\":{")?;
+    let number = |name: &str| usage.split_once(name)?.1.split([',', '}']).next()?.trim().parse().ok();
+    Some((number("\"prompt_tokens\":")?, number("\"completion_tokens\":")?))
 }
 
 /// Done when the client has closed its side.
@@ -425,7 +306,7 @@ async fn read_request(read: &mut OwnedReadHalf, buffer: &mut BytesMut, connectio
 }
 
 /// Does what the behaviour says; tells whether the connection can be used again.
-async fn perform(shared: &Shared, write: &mut OwnedWriteHalf, behaviour: Behaviour) -> std::io::Result<bool> {
+async fn perform(serving: &Serving<'_>, write: &mut OwnedWriteHalf, behaviour: Behaviour) -> std::io::Result<bool> {
     match behaviour {
         Behaviour::Close | Behaviour::Usual => Ok(false),
         Behaviour::Hang => std::future::pending().await,
@@ -433,6 +314,8 @@ async fn perform(shared: &Shared, write: &mut OwnedWriteHalf, behaviour: Behavio
             let mut out = head(status, &headers);
             out.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
             write.write_all(&[out.as_bytes(), &body].concat()).await?;
+            serving.tell(&body);
+            serving.note(|served| served.complete = true);
             Ok(true)
         }
         Behaviour::Stream(stream) => {
@@ -441,18 +324,22 @@ async fn perform(shared: &Shared, write: &mut OwnedWriteHalf, behaviour: Behavio
             write.write_all(out.as_bytes()).await?;
             for step in stream.steps {
                 match step {
-                    Step::Send(bytes) => chunk(shared, write, &bytes).await?,
+                    Step::Send(bytes) => chunk(serving, write, &bytes).await?,
                     Step::Pause(time) => tokio::time::sleep(time).await,
                     Step::Wait(gate) => gate.pass().await,
                     Step::Flood(bytes, times) => {
                         for _ in 0..times {
-                            chunk(shared, write, &bytes).await?;
+                            chunk(serving, write, &bytes).await?;
                         }
                     }
                 }
             }
             match stream.ending {
-                Ending::Clean => write.write_all(b"0\r\n\r\n").await.map(|()| true),
+                Ending::Clean => {
+                    write.write_all(b"0\r\n\r\n").await?;
+                    serving.note(|served| served.complete = true);
+                    Ok(true)
+                }
                 Ending::Cut => Ok(false),
                 Ending::Hang => std::future::pending().await,
             }
@@ -468,11 +355,13 @@ fn head(status: u16, headers: &[(String, String)]) -> String {
     out
 }
 
-async fn chunk(shared: &Shared, write: &mut OwnedWriteHalf, bytes: &[u8]) -> std::io::Result<()> {
+async fn chunk(serving: &Serving<'_>, write: &mut OwnedWriteHalf, bytes: &[u8]) -> std::io::Result<()> {
     if bytes.is_empty() {
         return Ok(());
     }
     write.write_all(&[format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()).await?;
-    shared.written.fetch_add(bytes.len() as u64, SeqCst);
+    serving.shared.written.fetch_add(bytes.len() as u64, SeqCst);
+    serving.note(|served| served.chunks += 1);
+    serving.tell(bytes);
     Ok(())
 }

@@ -133,7 +133,7 @@ fn finish(mut tree: Map<String, Value>, env: &dyn Fn(&str) -> Option<String>, mu
             Some(_) => problems.push(Problem::new(*section, "must be a map")),
         }
     }
-    let known = ["listen", "admin", "tls", "prompts", "auth", "log", "telemetry", "limits", "drain", "redis", "data", "unknown_price"];
+    let known = ["listen", "admin", "tls", "prompts", "auth", "log", "telemetry", "limits", "drain", "redis", "data", "unknown_price", "usage"];
     for (key, value) in tree {
         let p = &mut problems;
         match key.as_str() {
@@ -148,6 +148,7 @@ fn finish(mut tree: Map<String, Value>, env: &dyn Fn(&str) -> Option<String>, mu
             "unknown_price" => config.unknown_price = typed(value, &key, p).unwrap_or_default(),
             "redis" => config.redis = typed(value, &key, p).unwrap_or_default(),
             "data" => config.data = typed(value, &key, p).unwrap_or_default(),
+            "usage" => config.usage = typed(value, &key, p).unwrap_or_default(),
             "drain" => config.drain = typed(value, &key, p).unwrap_or_default(),
             other => p.push(Problem::new(other, format!("unknown section; known: {}, {}", BY_ENTRY.join(", "), known.join(", ")))),
         }

@@ -8,6 +8,7 @@ mod load;
 mod reference;
 mod shown;
 mod units;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ pub use load::{Problem, from_text, load, schema};
 pub use reference::reference;
 pub use shown::Loaded;
 pub use units::{Count, Size, Span};
+pub use usage::{Usage, UsageConfig};
 
 use crate::credential::CredentialConfig;
 
@@ -59,6 +61,8 @@ pub struct Config {
     pub auth: Auth,
     /// What is written down.
     pub log: Log,
+    /// The history of usage: what was used and spent per day, consumer, group, model and provider. Kept under `data`, or in Redis if there is one, for `keep`. Default: kept if there are consumers or groups; `off` for none.
+    pub usage: Option<UsageConfig>,
     /// OpenTelemetry.
     pub telemetry: Telemetry,
     /// Bounds on what clients may send.

@@ -36,26 +36,26 @@ impl Clock for System {
 /// Clocks that stand until a test moves them.
 #[cfg(test)]
 #[derive(Debug, Default)]
-pub(super) struct Manual {
+pub(crate) struct Manual {
     steady: std::sync::atomic::AtomicU64,
     wall: std::sync::atomic::AtomicU64,
 }
 
 #[cfg(test)]
 impl Manual {
-    pub(super) fn at(wall: u64) -> Self {
+    pub(crate) fn at(wall: u64) -> Self {
         Self { steady: 0.into(), wall: wall.into() }
     }
 
     /// Time passes.
-    pub(super) fn pass(&self, time: Duration) {
+    pub(crate) fn pass(&self, time: Duration) {
         use std::sync::atomic::Ordering::SeqCst;
         self.steady.fetch_add(millis(time), SeqCst);
         self.wall.fetch_add(millis(time), SeqCst);
     }
 
     /// Somebody sets the wall clock.
-    pub(super) fn set(&self, wall: u64) {
+    pub(crate) fn set(&self, wall: u64) {
         self.wall.store(wall, std::sync::atomic::Ordering::SeqCst);
     }
 }

@@ -48,9 +48,15 @@ pub(super) struct Line {
 /// What is asked of the script.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Ask<'a> {
-    Reserve { lease_time: Duration },
-    Settle { set: &'a str },
+    Reserve {
+        lease_time: Duration,
+    },
+    Settle {
+        set: &'a str,
+    },
     Add,
+    /// After a loss: the amounts were known to be used before it.
+    Recall,
     Reset,
     Standing,
 }
@@ -58,17 +64,15 @@ pub(super) enum Ask<'a> {
 /// What the script answers.
 #[derive(Debug)]
 pub(super) enum Reply {
-    Granted {
-        /// The name of the data that the lease is in.
+    /// It was done, and the purses stand so.
+    Counted {
+        /// The name of the data that this is counted in.
         set: Arc<str>,
         now: u64,
         counts: Vec<Counts>,
     },
-    Denied {
-        now: u64,
-        short: Vec<Short>,
-    },
-    Done,
+    /// It was not done.
+    Denied { set: Arc<str>, now: u64, short: Vec<Short> },
 }
 
 /// How one purse stands in Redis.
@@ -98,6 +102,8 @@ pub(super) enum Failure {
     Slow,
     #[error("the connection is closed")]
     Gone,
+    #[error("it has lost its data")]
+    Lost,
     #[error("{0}")]
     Down(Error),
     #[error("Redis refuses: {0}")]
@@ -107,21 +113,7 @@ pub(super) enum Failure {
 impl Link {
     /// Begins to connect, and goes on trying for as long as it lives.
     pub(super) fn open(url: &str, prefix: &str, connect: Duration, clock: Arc<dyn Clock>) -> Result<Self, Error> {
-        let mut config = Config::from_url(url)?;
-        // Else a Redis that is away when we start would be away for good.
-        config.fail_fast = false;
-        let client = Builder::from_config(config)
-            .with_connection_config(|connection| {
-                connection.connection_timeout = connect;
-                connection.internal_command_timeout = connect;
-                connection.max_command_attempts = 1;
-                connection.reconnect_on_auth_error = true;
-                connection.unresponsive = UnresponsiveConfig { max_timeout: Some(connect), interval: connect / 4 };
-            })
-            .with_performance_config(|performance| performance.default_command_timeout = connect)
-            .set_policy(ReconnectPolicy::new_exponential(0, 50, 1000, 2))
-            .build()?;
-        drop(client.connect());
+        let client = client(url, connect)?;
         Ok(Self { client, sha: fred::util::sha1_hash(SCRIPT), tag: format!("{{{prefix}}}"), clock, ahead: AtomicI64::new(0) })
     }
 
@@ -196,6 +188,7 @@ impl Link {
             Ask::Reserve { lease_time } => ("reserve", millis(lease_time.min(LONGEST_LEASE)).max(1).to_string()),
             Ask::Settle { set } => ("settle", set.to_owned()),
             Ask::Add => ("add", String::new()),
+            Ask::Recall => ("recall", String::new()),
             Ask::Reset => ("reset", String::new()),
             Ask::Standing => ("standing", String::new()),
         };
@@ -218,17 +211,31 @@ impl Link {
         self.ahead.store(now.cast_signed().wrapping_sub(self.clock.wall().cast_signed()), Relaxed);
         match kind.as_str() {
             "clock" => Some(None),
-            "done" => Some(Some(Reply::Done)),
-            "denied" => Some(Some(Reply::Denied { now, short: fields.map(short).collect::<Option<_>>()? })),
-            "granted" => {
-                let set = fields.next()?.into_string()?.into();
-                let numbers: Vec<i64> = fields.map(|field| number(&field)).collect::<Option<_>>()?;
-                let counts = numbers.chunks_exact(3).map(|three| Counts { used: three[0], reserved: three[1], resets_at: three[2].max(0).cast_unsigned() });
-                Some(Some(Reply::Granted { set, now, counts: counts.collect() }))
-            }
+            "denied" => Some(Some(Reply::Denied { set: fields.next()?.into_string()?.into(), now, short: fields.map(short).collect::<Option<_>>()? })),
+            "counted" => Some(Some(Reply::Counted { set: fields.next()?.into_string()?.into(), now, counts: counts(fields)? })),
             _ => None,
         }
     }
+}
+
+/// A connection that is being made, and made again for as long as it lives.
+pub(crate) fn client(url: &str, connect: Duration) -> Result<Client, Error> {
+    let mut config = Config::from_url(url)?;
+    // Else a Redis that is away when we start would be away for good.
+    config.fail_fast = false;
+    let client = Builder::from_config(config)
+        .with_connection_config(|connection| {
+            connection.connection_timeout = connect;
+            connection.internal_command_timeout = connect;
+            connection.max_command_attempts = 1;
+            connection.reconnect_on_auth_error = true;
+            connection.unresponsive = UnresponsiveConfig { max_timeout: Some(connect), interval: connect / 4 };
+        })
+        .with_performance_config(|performance| performance.default_command_timeout = connect)
+        .set_policy(ReconnectPolicy::new_exponential(0, 50, 1000, 2))
+        .build()?;
+    drop(client.connect());
+    Ok(client)
 }
 
 /// A window as the script knows it. For a calendar it gets the window before and the one after too, so that it can choose
@@ -246,6 +253,11 @@ fn window(window: &Window, now: u64) -> (&'static str, [u64; 4]) {
         }
         Window::None => ("n", [0; 4]),
     }
+}
+
+fn counts(fields: impl Iterator<Item = Value>) -> Option<Vec<Counts>> {
+    let numbers: Vec<i64> = fields.map(|field| number(&field)).collect::<Option<_>>()?;
+    Some(numbers.chunks_exact(3).map(|three| Counts { used: three[0], reserved: three[1], resets_at: three[2].max(0).cast_unsigned() }).collect())
 }
 
 fn short(value: Value) -> Option<Short> {
@@ -271,7 +283,7 @@ fn number<T: std::str::FromStr>(value: &Value) -> Option<T> {
 
 /// Answers that mean "not now" are Redis being away; others are the fault of what was asked.
 fn failure(error: Error) -> Failure {
-    const AWAY: [&str; 9] = ["LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOAUTH", "NOREPLICAS", "OOM"];
+    const AWAY: [&str; 11] = ["LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOAUTH", "NOPERM", "NOREPLICAS", "OOM", "MISCONF"];
     match error.kind() {
         ErrorKind::Timeout => Failure::Slow,
         ErrorKind::Unknown | ErrorKind::InvalidArgument | ErrorKind::InvalidCommand if !AWAY.iter().any(|away| error.details().starts_with(away)) => Failure::Refused(error.details().to_owned()),
@@ -315,7 +327,7 @@ mod tests {
         }
 
         async fn counts(&self, purse: &Arc<Purse>) -> Counts {
-            let Reply::Granted { counts, .. } = self.ask(Ask::Standing, "look", purse, 0, 0).await else { panic!("refused") };
+            let Reply::Counted { counts, .. } = self.ask(Ask::Standing, "look", purse, 0, 0).await else { panic!("refused") };
             counts[0]
         }
     }
@@ -357,7 +369,7 @@ mod tests {
     async fn settling_twice_counts_once() {
         let bench = Bench::new();
         let purse = purse("twice", 100, Window::Sliding(HOUR));
-        let Reply::Granted { set, .. } = bench.ask(Ask::Reserve { lease_time: LEASE }, "a", &purse, 30, 0).await else { panic!("refused") };
+        let Reply::Counted { set, .. } = bench.ask(Ask::Reserve { lease_time: LEASE }, "a", &purse, 30, 0).await else { panic!("refused") };
         let settle = Ask::Settle { set: &set };
         for _ in 0..3 {
             bench.ask(settle, "a", &purse, 30, 12).await;
@@ -390,7 +402,7 @@ mod tests {
         for (i, window) in [Window::Sliding(HOUR), Window::Fixed(Calendar::Day, Zone::UTC), Window::None].into_iter().enumerate() {
             let lines = [Line { purse: purse(&format!("gone/{i}"), 10, window), amount: 5, used: 5 }];
             let id = i.to_string();
-            let Ok(Reply::Granted { set, .. }) = link.call(Ask::Reserve { lease_time: LEASE }, &id, &lines, LEASE).await else { panic!("refused") };
+            let Ok(Reply::Counted { set, .. }) = link.call(Ask::Reserve { lease_time: LEASE }, &id, &lines, LEASE).await else { panic!("refused") };
             for key in ["purse", "leases"] {
                 let ttl = server.say(&format!("TTL {{gone}}:{key}:gone/{i}"));
                 assert!(ttl.starts_with(':') && ttl[1..].lines().next().unwrap().parse::<i64>().unwrap() > 86_400, "{key} {i}: {ttl}");

@@ -22,6 +22,8 @@ pub struct Memory {
     clock: Arc<dyn Clock>,
     accounts: Arc<Accounts>,
     journal: Option<Journal>,
+    /// Whether this only mirrors counters elsewhere, which are told afterwards what is used here.
+    mirror: bool,
 }
 
 /// One claim of a lease.
@@ -51,6 +53,10 @@ struct State {
     /// What is reserved, by the second in which its lease expires; oldest first.
     leases: VecDeque<(u64, i128)>,
     changed: Changed,
+    /// The purse as it was last spoken of elsewhere, in a mirror.
+    elsewhere: Option<Arc<Purse>>,
+    /// What was used here and is not known elsewhere yet, in a mirror.
+    untold: i64,
 }
 
 /// What the journal does not know yet.
@@ -95,14 +101,19 @@ impl Memory {
 
     /// Counters that are gone with the process, by this clock.
     pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, accounts: Arc::default(), journal: None }
+        Self { clock, accounts: Arc::default(), journal: None, mirror: false }
+    }
+
+    /// What one process knows of counters elsewhere.
+    pub(super) fn mirror(clock: Arc<dyn Clock>) -> Self {
+        Self { mirror: true, ..Self::with_clock(clock) }
     }
 
     /// Counters that are kept in a folder, by this clock.
     pub fn persisted_with_clock(settings: &journal::Settings, clock: Arc<dyn Clock>) -> Result<Self, journal::Error> {
         let accounts = Arc::<Accounts>::default();
         let journal = Journal::open(settings, accounts.clone(), clock.clone())?;
-        Ok(Self { clock, accounts, journal: Some(journal) })
+        Ok(Self { clock, accounts, journal: Some(journal), mirror: false })
     }
 
     /// See [`super::Counters::reserve`].
@@ -180,7 +191,11 @@ impl Memory {
                 let mut state = held.account.lock();
                 let moved = state.roll(now);
                 state.give_back(i128::from(held.amount), held.expires);
-                state.charge(signed(used(held))) || moved
+                let used = signed(used(held));
+                if self.mirror {
+                    state.untold = state.untold.saturating_add(used);
+                }
+                state.charge(used) || moved
             };
             if changed {
                 self.tell([held.account.clone()]);
@@ -207,13 +222,43 @@ impl Memory {
         self.with(purse, self.now(), |state| ((), state.charge(-signed(amount))));
     }
 
-    /// Sets what a purse has used to what is known from elsewhere. All of it counts as used just now.
+    /// Sets what a purse has used to what is known from elsewhere, and what is not known there yet. All of it counts as used
+    /// just now.
     pub(super) fn observe(&self, purse: &Arc<Purse>, used: i64) {
         self.with(purse, self.now(), |state| {
             state.meter.clear();
-            state.meter.charge(used);
+            state.meter.charge(used.saturating_add(state.untold));
+            state.elsewhere = Some(purse.clone());
             ((), false)
         });
+    }
+
+    /// An amount that was used here is no longer to be told. Elsewhere it comes to this sum now; answers may overtake each
+    /// other, and a smaller sum is an older one. Without a sum it is not part of what is known.
+    pub(super) fn told(&self, purse: &Arc<Purse>, amount: i64, sum: Option<i64>) {
+        self.with(purse, self.now(), |state| {
+            state.untold = state.untold.saturating_sub(amount);
+            let missing = sum.map_or(-i128::from(amount), |sum| (i128::from(sum) - state.known()).max(0));
+            state.meter.charge(i64::try_from(missing).unwrap_or(i64::MAX));
+            state.elsewhere = Some(purse.clone());
+            ((), false)
+        });
+    }
+
+    /// What other counters were last known to have used.
+    pub(super) fn known(&self) -> Vec<(Arc<Purse>, i64)> {
+        let now = self.now();
+        let mut known = Vec::new();
+        for shard in &self.accounts.shards {
+            for account in shard.read().unwrap_or_else(PoisonError::into_inner).values() {
+                let mut state = account.lock();
+                state.roll(now);
+                if let (Some(purse), Ok(used @ 1..)) = (state.elsewhere.clone(), i64::try_from(state.known())) {
+                    known.push((purse, used));
+                }
+            }
+        }
+        known
     }
 
     /// See [`super::Counters::sweep`].
@@ -360,8 +405,13 @@ impl State {
         Standing::new(purse, self.meter.used(), self.reserved, self.meter.resets_in(now.wall))
     }
 
+    /// What is used as counters elsewhere know it.
+    fn known(&self) -> i128 {
+        self.meter.used() - i128::from(self.untold)
+    }
+
     fn idle(&self) -> bool {
-        self.reserved == 0 && self.meter.saved(0).iter().all(|saved| saved.amount == 0)
+        self.reserved == 0 && self.untold == 0 && self.meter.saved(0).iter().all(|saved| saved.amount == 0)
     }
 }
 
@@ -382,7 +432,7 @@ impl Accounts {
         if let Some(saved) = self.lock_restored().remove(key) {
             meter.restore(&saved, wall);
         }
-        let state = State { meter, reserved: 0, leases: VecDeque::new(), changed: Changed::Nothing };
+        let state = State { meter, reserved: 0, leases: VecDeque::new(), changed: Changed::Nothing, elsewhere: None, untold: 0 };
         Arc::new(Account { key: key.clone(), order: self.opened.fetch_add(1, Relaxed), state: Mutex::new(state) })
     }
 

@@ -5,7 +5,7 @@
 --       too late, then eight for each purse: kind of window, cap, reserved amount, used amount, four numbers of the window.
 --
 -- Counts are a hash: r reserved, s sum of what was used, n the newest bucket or the start of the window, e the end of the
--- window, c the last bucket that was charged, and the buckets by number. Leases are a sorted set by expiry; an expired one
+-- window, c the last bucket that was charged, k what was told again after a loss, and the buckets by number. Leases are a sorted set by expiry; an expired one
 -- stays for a day with a negative score, so that a late settlement is known from one that comes twice.
 
 local DAY = 86400000
@@ -138,7 +138,8 @@ local function data_set()
   return name
 end
 
-local function standings(reply)
+local function standings()
+  local reply = { 'counted', text(now), data_set() }
   for i = 1, purses do
     local p = open(i)
     table.insert(reply, text(p.s))
@@ -149,7 +150,7 @@ local function standings(reply)
 end
 
 local function reserve()
-  local refused = { 'denied', text(now) }
+  local refused = { 'denied', text(now), data_set() }
   for i = 1, purses do
     local p, cap, amount = open(i)
     if p.s + p.r + p.asked + amount > cap then
@@ -157,7 +158,7 @@ local function reserve()
     end
     p.asked = p.asked + amount
   end
-  if #refused > 2 then return refused end
+  if #refused > 3 then return refused end
   local lease_time = tonumber(ARGV[3])
   for i = 1, purses do
     local p, _, amount = open(i)
@@ -166,7 +167,7 @@ local function reserve()
     redis.call('ZADD', p.leases, text(now + lease_time), id .. '.' .. i .. ':' .. text(amount))
     keep(p)
   end
-  return standings({ 'granted', text(now), data_set() })
+  return standings()
 end
 
 -- Once only: by the lease where it is known, by a mark where Redis has lost its data since.
@@ -189,7 +190,7 @@ local function settle()
       keep(p)
     end
   end
-  return { 'done', text(now) }
+  return standings()
 end
 
 -- Amounts that were used without a lease, or taken off by a top-up.
@@ -201,7 +202,21 @@ local function add()
       keep(p)
     end
   end
-  return { 'done', text(now) }
+  return standings()
+end
+
+-- What replicas knew to be used before all was lost. Each tells what it knew, in part of the same: the most counts.
+local function recall()
+  for i = 1, purses do
+    local p, _, _, used = open(i)
+    local told = tonumber(redis.call('HGET', p.counts, 'k')) or 0
+    if used > told then
+      charge(p, used - told)
+      redis.call('HSET', p.counts, 'k', text(used))
+      keep(p)
+    end
+  end
+  return standings()
 end
 
 local function reset()
@@ -211,8 +226,9 @@ local function reset()
       if tonumber(field) then redis.call('HDEL', p.counts, field) end
     end
     redis.call('HSET', p.counts, 's', '0', 'c', '0')
+    p.s, p.c = 0, 0
   end
-  return { 'done', text(now) }
+  return standings()
 end
 
 if not known_window() then return { 'clock', text(now) } end
@@ -222,5 +238,6 @@ if operation == 'reserve' then
 end
 if operation == 'settle' then return settle() end
 if operation == 'add' then return add() end
+if operation == 'recall' then return recall() end
 if operation == 'reset' then return reset() end
-return standings({ 'granted', text(now), data_set() })
+return standings()

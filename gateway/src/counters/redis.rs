@@ -2,13 +2,16 @@
 //!
 //! Each answer is mirrored in the counters of this process, which take over while Redis is away, if that is wanted. What was
 //! used meanwhile is added once when it is back. Redis must not evict these keys (`maxmemory-policy noeviction`), and keeps
-//! them over its own restart only if it is told to (`appendonly yes`).
+//! them over its own restart only if it is told to (`appendonly yes`); if it has lost them all, it is told again what this
+//! process knew.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+
+pub(crate) use super::link::client;
 
 use super::clock::{Clock, System};
 use super::link::{Ask, Counts, Failure, Line, Link, Reply, Short};
@@ -62,7 +65,9 @@ pub struct Redis {
 pub(super) struct Shared {
     pub(super) link: Link,
     pub(super) backlog: Backlog,
-    mirror: Memory,
+    pub(super) mirror: Memory,
+    /// The name of the data that Redis holds, as far as we know.
+    set: Mutex<Option<Arc<str>>>,
     when_down: WhenDown,
     wait: Duration,
     up: AtomicBool,
@@ -93,7 +98,8 @@ impl Redis {
         let shared = Arc::new(Shared {
             link,
             backlog: Backlog::default(),
-            mirror: Memory::with_clock(clock),
+            mirror: Memory::mirror(clock),
+            set: Mutex::default(),
             when_down: settings.when_down,
             wait: settings.wait,
             up: AtomicBool::new(false),
@@ -139,20 +145,19 @@ impl Redis {
             let mut attempt = Attempt { shared, claims, id: shared.new_id(), open: true };
             let lines = attempt.lines();
             match shared.link.call(Ask::Reserve { lease_time }, &attempt.id, &lines, shared.wait).await {
-                Ok(Reply::Granted { set, now, counts }) => {
+                Ok(Reply::Counted { set, now, counts }) => {
                     attempt.open = false;
                     shared.slow.store(0, Relaxed);
                     let remote = Remote { id: std::mem::take(&mut attempt.id), set };
                     return Ok(shared.granted(claims, lease_time, remote, now, &counts));
                 }
-                Ok(Reply::Denied { now, short }) => {
+                Ok(Reply::Denied { set, now, short }) => {
                     attempt.open = false;
                     shared.slow.store(0, Relaxed);
-                    if let Some(denied) = shared.denied(claims, now, short) {
+                    if let Some(denied) = shared.denied(claims, &set, now, short) {
                         return Err(Refused::Denied(denied));
                     }
                 }
-                Ok(Reply::Done) => {}
                 Err(failure) => shared.failed(&failure),
             }
         }
@@ -191,7 +196,7 @@ impl Redis {
         if shared.answers() {
             let lines = settling::lines(purses.iter().map(|purse| (purse, 0, 0)));
             match shared.link.call(Ask::Standing, &shared.new_id(), &lines, shared.wait).await {
-                Ok(Reply::Granted { now, counts, .. }) => return purses.iter().zip(&counts).map(|(purse, counts)| counts.standing(purse, now)).collect(),
+                Ok(Reply::Counted { set, now, counts }) if self.shared.knows(&set) => return purses.iter().zip(&counts).map(|(purse, counts)| counts.standing(purse, now)).collect(),
                 Ok(_) => {}
                 Err(failure) => shared.failed(&failure),
             }
@@ -276,6 +281,21 @@ impl Shared {
         self.backlog.wake.notify_one();
     }
 
+    /// Whether these are the data that we know. Where they are others Redis has lost those, and does not count until it was
+    /// told what was in them.
+    pub(super) fn knows(&self, set: &Arc<str>) -> bool {
+        let knows = self.set.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_none_or(|known| known == set);
+        if !knows {
+            self.go_down(&Failure::Lost);
+        }
+        knows
+    }
+
+    /// Redis holds these data from now on.
+    pub(super) fn know(&self, set: Arc<str>) {
+        *self.set.lock().unwrap_or_else(PoisonError::into_inner) = Some(set);
+    }
+
     pub(super) fn new_id(&self) -> String {
         format!("{}-{}", self.instance, self.leases.fetch_add(1, Relaxed))
     }
@@ -287,17 +307,22 @@ impl Shared {
     }
 
     fn granted(&self, claims: &[Claim<'_>], lease_time: Duration, remote: Remote, now: u64, counts: &[Counts]) -> (Lease, Vec<Standing>) {
-        claims.iter().zip(counts).for_each(|(claim, counts)| self.mirror.observe(claim.purse, counts.used));
+        if self.knows(&remote.set) {
+            claims.iter().zip(counts).for_each(|(claim, counts)| self.mirror.observe(claim.purse, counts.used));
+        }
         let (mut lease, _) = self.mirror.hold(claims, lease_time);
         lease.remote = Some(remote);
         (lease, claims.iter().zip(counts).map(|(claim, counts)| counts.standing(claim.purse, now)).collect())
     }
 
     /// The purse that takes longest to free enough.
-    fn denied(&self, claims: &[Claim<'_>], now: u64, short: Vec<Short>) -> Option<Denied> {
+    fn denied(&self, claims: &[Claim<'_>], set: &Arc<str>, now: u64, short: Vec<Short>) -> Option<Denied> {
+        let knows = self.knows(set);
         let denials = short.into_iter().filter_map(|short| {
             let claim = claims.get(short.claim)?;
-            self.mirror.observe(claim.purse, short.used);
+            if knows {
+                self.mirror.observe(claim.purse, short.used);
+            }
             let (used, reserved) = (i128::from(short.used), i128::from(short.reserved));
             let frees_in = wait(claim, used, reserved, |needed| short.frees_in(&claim.purse.window, needed, now));
             Some(Denied { purse: claim.purse.clone(), used: whole(used + reserved), frees_in })

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use super::link::{Ask, Failure, Line};
+use super::link::{Ask, Failure, Line, Reply};
 use super::redis::Shared;
 use super::{Purse, signed};
 
@@ -135,13 +135,27 @@ pub(super) async fn run(shared: Arc<Shared>) {
 async fn recover(shared: &Arc<Shared>) {
     let mut pause = Duration::from_millis(50);
     loop {
-        let answers = shared.link.is_connected() && shared.link.call(Ask::Standing, &shared.new_id(), &[], PATIENCE).await.is_ok();
-        if answers && drain(shared).await {
+        if shared.link.is_connected() && recall(shared).await.is_ok() && drain(shared).await {
             return shared.go_up();
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(1));
     }
+}
+
+/// Asks Redis which data it holds. If they are others than before it has lost what it counted: it is told what we knew to be
+/// used, before what we still have to tell it, which is not in that. What was reserved is not reserved again.
+async fn recall(shared: &Shared) -> Result<(), Failure> {
+    let Reply::Counted { set, .. } = shared.link.call(Ask::Standing, &shared.new_id(), &[], PATIENCE).await? else { return Err(Failure::Gone) };
+    if !shared.knows(&set) {
+        let lines: Vec<Line> = shared.mirror.known().into_iter().map(|(purse, used)| Line { purse, amount: 0, used }).collect();
+        tracing::error!(purses = lines.len(), "Redis has lost what it counted. It is told again what this gateway knew; it should keep its data (`appendonly yes`).");
+        for lines in lines.chunks(PURSES) {
+            shared.link.call(Ask::Recall, &shared.new_id(), lines, PATIENCE).await?;
+        }
+    }
+    shared.know(set);
+    Ok(())
 }
 
 async fn drain(shared: &Arc<Shared>) -> bool {
@@ -172,7 +186,16 @@ async fn deliver(shared: &Arc<Shared>, operations: Vec<Operation>) -> Result<(),
         // A task is only ever cancelled together with this one.
         let Ok((mut operation, result)) = joined else { continue };
         match result {
-            Ok(_) => {}
+            Ok(Reply::Counted { set, counts, .. }) => {
+                let knows = shared.knows(&set);
+                if !knows {
+                    down = Some(Failure::Lost);
+                }
+                for (Line { purse, used, .. }, counts) in operation.lines.iter().zip(counts) {
+                    shared.mirror.told(purse, *used, knows.then_some(counts.used));
+                }
+            }
+            Ok(Reply::Denied { .. }) => {}
             Err(Failure::Refused(reason)) => {
                 operation.tries += 1;
                 if operation.tries < TRIES {
@@ -180,6 +203,7 @@ async fn deliver(shared: &Arc<Shared>, operations: Vec<Operation>) -> Result<(),
                 } else {
                     let amounts: Vec<_> = operation.lines.iter().map(|line| (&*line.purse.key, line.used)).collect();
                     tracing::error!(reason, ?amounts, "Redis does not take these amounts; they are not counted.");
+                    operation.lines.iter().for_each(|line| shared.mirror.told(&line.purse, line.used, None));
                 }
             }
             Err(failure) => {

@@ -3,6 +3,7 @@
 
 use std::fmt::Display;
 use std::io::Write;
+use std::sync::Arc;
 
 use providers::usage::Usage;
 
@@ -18,6 +19,7 @@ pub fn write(entry: &Entry, out: &mut Vec<u8>) {
         trace: Trace { trace_id, span_id, parent: _, sampled: _ },
         operation,
         consumer,
+        groups,
         model,
         route,
         provider,
@@ -50,6 +52,10 @@ pub fn write(entry: &Entry, out: &mut Vec<u8>) {
     }
     line.text("operation", operation);
     line.maybe("consumer", consumer.as_deref());
+    if let Some(groups) = groups {
+        line.key("groups");
+        line.texts(groups);
+    }
     line.text("model", model);
     line.maybe("route", Some(&**route).filter(|r| !r.is_empty()));
     line.maybe("provider", provider.as_deref());
@@ -110,6 +116,11 @@ impl Line<'_> {
         self.out.push(b'"');
         self.out.extend_from_slice(text.as_bytes());
         self.out.push(b'"');
+    }
+
+    fn texts(&mut self, texts: &[Arc<str>]) {
+        // Writing to memory cannot fail.
+        let _ = serde_json::to_writer(&mut *self.out, texts);
     }
 
     fn maybe(&mut self, name: &str, text: Option<&str>) {
@@ -206,6 +217,7 @@ mod tests {
             trace: Trace { trace_id: 0xab, span_id: 0xcd, parent: Some(1), sampled: true },
             operation: "chat",
             consumer: Some("zoë".into()),
+            groups: Some(["staff".into(), "r\"d".into()].into()),
             model: "mine\n7".into(),
             provider: Some("b".into()),
             stream: true,
@@ -228,7 +240,7 @@ mod tests {
         let read: serde_json::Value = serde_json::from_str(text).unwrap();
         let wanted = serde_json::json!({
             "time": 1_700_000_000.5, "request_id": "r1", "trace_id": "000000000000000000000000000000ab", "span_id": "00000000000000cd", "operation": "chat",
-            "consumer": "zoë", "model": "mine\n7", "provider": "b", "stream": true,
+            "consumer": "zoë", "groups": ["staff", "r\"d"], "model": "mine\n7", "provider": "b", "stream": true,
             "tries": [
                 { "target": "a/\"one\"", "outcome": "status", "status": 503, "start_ms": 1.0, "ms": 20.25, "span_id": "0000000000000011" },
                 { "target": "b/two", "outcome": "open", "start_ms": 21.5, "ms": 0.0 },

@@ -24,6 +24,7 @@ pub async fn check(x: &mut Exchange) -> Result<(), Fault> {
     let principal = find(&x.rules, &x.headers, x.peer.as_deref(), x.state.wall()).await?;
     if let Some(entry) = x.entry() {
         entry.consumer = Some(principal.name.clone());
+        entry.groups = (!principal.groups.is_empty()).then(|| principal.groups.clone());
     }
     x.principal = Some(principal);
     Ok(())

@@ -103,11 +103,13 @@ struct Tokens {
 }
 
 impl From<CohereUsage> for Usage {
-    /// `tokens` counts Cohere's own preamble too, which nobody pays for: the bill is `billed_units`.
+    /// `tokens` counts Cohere's own preamble too, which nobody pays for: the bill is `billed_units`. What was cached is a part
+    /// of `tokens`, mostly that preamble, and says nothing of what is billed.
     fn from(u: CohereUsage) -> Self {
         let count = |n: Option<f64>| n.unwrap_or_default().max(0.0) as u64;
+        let cached = u.cached_tokens.filter(|_| u.billed_units.is_none());
         let (input, output) = u.billed_units.or(u.tokens).map(|t| (count(t.input_tokens), count(t.output_tokens))).unwrap_or_default();
-        let cache_read = count(u.cached_tokens).min(input);
+        let cache_read = count(cached).min(input);
         Usage { input: input - cache_read, cache_read, output, ..Usage::default() }
     }
 }
@@ -191,6 +193,9 @@ fn logprobs(list: &[Logprob<'_>]) -> String {
     serde_json::to_string(&Body { content: content.collect(), refusal: None }).unwrap_or_default()
 }
 
+/// What stands for the arguments of a call that takes none.
+const NO_ARGUMENTS: &str = "null";
+
 /// Reads a whole answer.
 pub(super) fn read(body: &[u8], target: &Target<'_>) -> Result<Answer, Error> {
     let response: Response<'_> = serde_json::from_slice(body).map_err(Error::answer)?;
@@ -209,7 +214,7 @@ pub(super) fn read(body: &[u8], target: &Target<'_>) -> Result<Answer, Error> {
         choice.reasoning.get_or_insert_default().push_str(&plan);
     }
     for (position, call) in message.tool_calls.into_iter().flatten().enumerate() {
-        let (name, arguments) = call.function.map(|f| (f.name.unwrap_or_default(), f.arguments.unwrap_or_default())).unwrap_or_default();
+        let (name, arguments) = call.function.map(|f| (f.name.unwrap_or_default(), f.arguments.filter(|a| **a != *NO_ARGUMENTS).unwrap_or_default())).unwrap_or_default();
         let id = call.id.map_or_else(|| format!("call_{position}"), |id| id.0.into_owned());
         choice.calls.push(Call { id, name: name.0.into_owned(), arguments: arguments.0.into_owned() });
     }
@@ -227,8 +232,8 @@ pub(super) struct Events {
     model: String,
     started: bool,
     ended: bool,
-    /// Cohere's index of each call; the position is the index given out.
-    calls: Vec<u32>,
+    /// Cohere's index of each call, and whether it has had arguments; the position is the index given out.
+    calls: Vec<(u32, bool)>,
 }
 
 #[derive(Deserialize)]
@@ -281,18 +286,17 @@ impl Events {
     }
 
     fn call(&mut self, index: u32, call: &ToolCall<'_>, out: &mut dyn FnMut(Delta<'_>)) {
-        let at = match self.calls.iter().position(|i| *i == index) {
-            Some(at) => at as u32,
-            None => {
-                let at = self.calls.len() as u32;
-                self.calls.push(index);
-                let id = call.id.as_deref().map_or_else(|| format!("call_{at}"), str::to_owned);
-                out(Delta::Call { choice: 0, index: at, id: &id, name: call.function.as_ref().and_then(|f| f.name.as_deref()).unwrap_or_default() });
-                at
-            }
-        };
-        if let Some(json) = call.function.as_ref().and_then(|f| f.arguments.as_deref()).filter(|a| !a.is_empty()) {
-            out(Delta::Arguments { choice: 0, index: at, json });
+        let at = self.calls.iter().position(|(i, _)| *i == index).unwrap_or_else(|| {
+            let at = self.calls.len();
+            self.calls.push((index, false));
+            let id = call.id.as_deref().map_or_else(|| format!("call_{at}"), str::to_owned);
+            out(Delta::Call { choice: 0, index: at as u32, id: &id, name: call.function.as_ref().and_then(|f| f.name.as_deref()).unwrap_or_default() });
+            at
+        });
+        let begun = self.calls[at].1;
+        if let Some(json) = call.function.as_ref().and_then(|f| f.arguments.as_deref()).filter(|a| !a.is_empty() && (begun || *a != NO_ARGUMENTS)) {
+            self.calls[at].1 = true;
+            out(Delta::Arguments { choice: 0, index: at as u32, json });
         }
     }
 

@@ -181,6 +181,11 @@ fn refuse(request: &ChatRequest<'_>) -> Result<(), Error> {
     if request.modalities.iter().flatten().any(|m| **m != *"text") {
         return Err(Error::unsupported(KIND, "modalities", "it answers in text only"));
     }
+    let formatted = request.response_format.as_ref().is_some_and(|f| f.kind.as_deref().is_some_and(|kind| kind != "text"));
+    let beside = request.functions().next().is_some() || request.extra.iter().any(|(name, _)| &**name == "documents");
+    if formatted && beside {
+        return Err(Error::unsupported(KIND, "response_format", "it takes either a format or `tools` and `documents`; leave one of them out"));
+    }
     Ok(())
 }
 

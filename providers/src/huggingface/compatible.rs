@@ -6,11 +6,15 @@ use serde_json::value::RawValue;
 
 use super::KIND;
 use crate::Error;
+use crate::compatible::{PLAIN, Preset};
 use crate::envelope::Edit;
 use crate::wire::{ChatRequest, Choice, Message};
 
 /// OpenAI's parameters that providers behind the router refuse, and that change nothing in what is said.
 const DROPS: &[&str] = &["store", "metadata", "service_tier", "verbosity", "prompt_cache_key", "safety_identifier", "prediction"];
+
+/// What any provider behind the router takes: some of them answer 400 to a key that they do not know.
+const BEHIND_THE_ROUTER: Preset = Preset { message: &["role", "content", "name", "tool_calls", "tool_call_id"], ..PLAIN };
 
 /// Changes what has to be changed beyond OpenAI's own dialect; `tgi` says that it is a TGI server.
 pub(super) fn adapt(edit: &mut Edit<'_>, tgi: bool) -> Result<Vec<String>, Error> {
@@ -39,11 +43,16 @@ pub(super) fn adapt(edit: &mut Edit<'_>, tgi: bool) -> Result<Vec<String>, Error
     }
     if tgi {
         server(edit, &request, &mut warnings)?;
+    } else {
+        BEHIND_THE_ROUTER.conversation(edit, &mut warnings)?;
     }
     Ok(warnings)
 }
 
 fn server(edit: &mut Edit<'_>, request: &ChatRequest<'_>, warnings: &mut Vec<String>) -> Result<(), Error> {
+    if request.functions.as_ref().is_some_and(|f| !f.is_empty()) {
+        return Err(Error::unsupported(KIND, "functions", "a TGI server knows the present form only: send them as `tools`"));
+    }
     if request.n.is_some_and(|n| n > 1) {
         return Err(Error::unsupported(KIND, "n", "a TGI server gives one choice whatever it is asked for"));
     }

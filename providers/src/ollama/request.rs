@@ -49,8 +49,7 @@ struct Body<'m> {
     think: Option<Think<'m>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     keep_alive: Option<&'m RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    truncate: Option<&'m RawValue>,
+    truncate: &'m RawValue,
     #[serde(skip_serializing_if = "Option::is_none")]
     shift: Option<&'m RawValue>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -191,7 +190,8 @@ pub(super) fn write(request: &ChatRequest<'_>, target: &Target<'_>) -> Result<Ca
         format: format(request)?,
         think: think(request, &mut warnings)?,
         keep_alive: own("keep_alive"),
-        truncate: own("truncate"),
+        // Ollama cuts the prompt to its context in silence unless it is told not to.
+        truncate: own("truncate").unwrap_or(RawValue::FALSE),
         shift: own("shift"),
         logprobs: request.logprobs == Some(true),
         top_logprobs: request.top_logprobs,

@@ -1,6 +1,6 @@
 //! Input items as messages: what one model turn was cut into (reasoning, text, calls) becomes one assistant message again.
 
-use super::request::{Item, Part, Parts, TARGET, Tool};
+use super::request::{Item, Part, Parts, TARGET, TextFormat, Tool};
 use super::seal;
 use crate::Error;
 use crate::carry::{self, Detail};
@@ -16,12 +16,15 @@ pub(super) struct Conversation<'a> {
     pub(super) messages: Vec<Message<'a>>,
     turn: Option<Message<'a>>,
     pub(super) tools: Vec<Tool<'a>>,
+    /// The last word of the conversation on the effort and on the format, which stands above the request's own.
+    pub(super) effort: Option<Str<'a>>,
+    pub(super) format: Option<TextFormat<'a>>,
 }
 
 impl<'a> Conversation<'a> {
     /// No messages yet; `tools` are those of the request itself.
     pub(super) fn new(tools: Vec<Tool<'a>>) -> Self {
-        Conversation { messages: Vec::new(), turn: None, tools }
+        Conversation { messages: Vec::new(), turn: None, tools, effort: None, format: None }
     }
 
     pub(super) fn item(&mut self, item: Item<'a>, at: usize, warnings: &mut Vec<String>) -> Result<(), Error> {
@@ -38,6 +41,7 @@ impl<'a> Conversation<'a> {
             "function_call_output" | "custom_tool_call_output" => self.result(item, at)?,
             "image_generation_call" => self.image(item),
             "additional_tools" => self.tools.extend(item.tools.into_iter().flatten()),
+            "configuration_update" => self.configure(item),
             // Vercel's SDK refers to reasoning by default. What a provider must have back of it travels in the ids of the calls too.
             "item_reference" if item.id.as_deref().is_some_and(|id| id.starts_with("rs_")) => {
                 once(warnings, "left out reasoning that is only referred to: items are not stored here; send it with its `encrypted_content`");
@@ -46,7 +50,10 @@ impl<'a> Conversation<'a> {
                 let id = item.id.as_deref().unwrap_or_default();
                 return Err(Error::invalid(
                     format!("input[{at}]"),
-                    format!("items are not stored here, so `{}` cannot be referred to; send the item itself, as SDKs do with `store: false`", id.escape_default()),
+                    format!(
+                        "items are not stored here, so `{}` cannot be referred to; send the item itself. Vercel's AI SDK does so with `providerOptions: {{ openai: {{ store: false }} }}`, or use its `openai.chat(…)`",
+                        id.escape_default()
+                    ),
                 ));
             }
             other => {
@@ -55,6 +62,15 @@ impl<'a> Conversation<'a> {
             }
         }
         Ok(())
+    }
+
+    fn configure(&mut self, item: Item<'a>) {
+        if let Some(effort) = item.reasoning.and_then(|r| r.effort) {
+            self.effort = Some(effort);
+        }
+        if let Some(format) = item.text.and_then(|t| t.format) {
+            self.format = Some(format);
+        }
     }
 
     fn message(&mut self, item: Item<'a>, at: usize) -> Result<(), Error> {

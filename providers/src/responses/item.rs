@@ -40,6 +40,12 @@ impl Body<'_> {
     }
 }
 
+/// Whether an item's id was given out here: OpenAI's have no place behind them.
+pub(super) fn is_ours(id: &str) -> bool {
+    let place = id.split_once('_').and_then(|(_, rest)| rest.rsplit_once('_'));
+    place.is_some_and(|(_, place)| !place.is_empty() && place.bytes().all(|b| b.is_ascii_digit()))
+}
+
 impl<'a> Item<'a> {
     /// An item at its place in the output, which its id is made of.
     pub(super) fn new(answer: &str, index: usize, status: &'static str, body: Body<'a>) -> Self {
@@ -56,8 +62,8 @@ impl Serialize for Item<'_> {
                 map.serialize_entry("type", "reasoning")?;
                 let part = SummaryText::new(summary);
                 map.serialize_entry("summary", if summary.is_empty() { &[][..] } else { std::slice::from_ref(&part) })?;
-                if let Some(sealed) = seal::seal(details) {
-                    map.serialize_entry("encrypted_content", &sealed)?;
+                if self.status != "in_progress" {
+                    map.serialize_entry("encrypted_content", &seal::seal(details))?;
                 }
             }
             Body::Message(parts) => {
@@ -118,16 +124,22 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Chat's annotation as Responses has it: flat, and with every field that its schema demands.
+/// Chat's annotation as Responses has it: flat, and with every field that its schema demands. `None` for what it does not
+/// know.
 pub(super) fn annotation(json: &str) -> Option<Box<RawValue>> {
     let value: serde_json::Value = serde_json::from_str(json).ok()?;
-    let Some(citation) = value["url_citation"].as_object() else { return to_raw_value(&value).ok() };
-    let number = |name: &str| citation.get(name).and_then(serde_json::Value::as_u64).unwrap_or_default();
-    let text = |name: &str| citation.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
-    to_raw_value(&serde_json::json!({
-        "type": "url_citation", "start_index": number("start_index"), "end_index": number("end_index"), "url": text("url"), "title": text("title"),
-    }))
-    .ok()
+    let field = |of: &'static str| value[of].as_object();
+    let number = |of: &serde_json::Map<String, serde_json::Value>, name: &str| of.get(name).and_then(serde_json::Value::as_u64).unwrap_or_default();
+    let text = |of: &serde_json::Map<String, serde_json::Value>, name: &str| of.get(name).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+    let flat = if let Some(url) = field("url_citation") {
+        serde_json::json!({
+            "type": "url_citation", "start_index": number(url, "start_index"), "end_index": number(url, "end_index"), "url": text(url, "url"), "title": text(url, "title"),
+        })
+    } else {
+        let file = field("file_citation")?;
+        serde_json::json!({ "type": "file_citation", "file_id": text(file, "file_id"), "filename": text(file, "filename"), "index": number(file, "end_index") })
+    };
+    to_raw_value(&flat).ok()
 }
 
 /// Chat's log probabilities as Responses has them: one list, and bytes for every token.
@@ -145,8 +157,9 @@ pub(super) fn logprobs(json: &str) -> Vec<Box<RawValue>> {
         #[serde(borrow)]
         logprob: &'a RawValue,
         bytes: Option<Vec<u8>>,
-        #[serde(borrow, default)]
-        top_logprobs: Vec<Top<'a>>,
+        // Some hosts say `null` where there are none.
+        #[serde(borrow)]
+        top_logprobs: Option<Vec<Top<'a>>>,
     }
     #[derive(serde::Deserialize, Serialize)]
     struct Top<'a> {
@@ -160,7 +173,7 @@ pub(super) fn logprobs(json: &str) -> Vec<Box<RawValue>> {
     let mut tokens = lists.content.unwrap_or_default();
     for token in &mut tokens {
         token.bytes.get_or_insert_with(|| token.token.as_bytes().to_vec());
-        for top in &mut token.top_logprobs {
+        for top in token.top_logprobs.get_or_insert_default() {
             top.bytes.get_or_insert_with(|| top.token.as_bytes().to_vec());
         }
     }

@@ -52,7 +52,7 @@ impl Door for Responses {
     fn error_event(&self, error: &ClientError) -> Vec<u8> {
         // The documented event is flat; OpenAI's servers nest it, and its SDKs raise on what is nested. It is said both ways.
         let mut out = b"event: error\ndata: {\"type\":\"error\",\"sequence_number\":0,\"code\":".to_vec();
-        chat::json(&mut out, &error.code.as_deref().or(error.kind.openai_code()));
+        chat::json(&mut out, &error.kind.code_for(error.code.as_deref()));
         out.extend_from_slice(b",\"message\":");
         chat::text(&mut out, &error.message);
         out.extend_from_slice(b",\"param\":");
@@ -77,20 +77,22 @@ fn failure_code(error: &ClientError) -> &'static str {
 }
 
 /// The `input` of a request that passes to a target which speaks Responses itself, without what this gateway put there for
-/// others: reasoning items that are sealed here go, call ids become bare. `None` where there is nothing of the kind.
+/// others: reasoning items that were made here go, call ids become bare. `None` where there is nothing of the kind.
 #[must_use]
 pub fn clean_input(request: &Envelope) -> Option<String> {
     #[derive(Deserialize)]
     struct Sealed<'a> {
         #[serde(borrow)]
+        id: Option<Str<'a>>,
+        #[serde(borrow)]
         encrypted_content: Option<Str<'a>>,
         #[serde(borrow)]
         call_id: Option<Str<'a>>,
     }
-    if !request.met().may_carry() {
-        return None;
-    }
-    let raw = request.get("input").filter(|i| i.contains("\"encrypted_content\"") || carry::may_carry(i.as_bytes()))?;
+    let holds = |raw: &str, words: &str| memmem::find(raw.as_bytes(), words.as_bytes()).is_some();
+    // A reasoning item is told by its id; a reference to one has nothing else.
+    let worth_a_look = |raw: &&str| holds(raw, "\"rs_") || request.met().may_carry() && (holds(raw, "\"encrypted_content\"") || carry::may_carry(raw.as_bytes()));
+    let raw = request.get("input").filter(worth_a_look)?;
     let items: Vec<&RawValue> = serde_json::from_str(raw).ok()?;
     let mut changed = false;
     let mut kept: Vec<Cow<'_, str>> = Vec::with_capacity(items.len());
@@ -99,7 +101,11 @@ pub fn clean_input(request: &Envelope) -> Option<String> {
             kept.push(item.get().into());
             continue;
         };
-        if sealed.encrypted_content.is_some_and(|c| seal::open(&c).is_some()) {
+        let made_here = match sealed.encrypted_content.filter(|c| !c.is_empty()) {
+            Some(content) => seal::open(&content).is_some(),
+            None => sealed.id.is_some_and(|id| id.starts_with("rs_") && item::is_ours(&id)),
+        };
+        if made_here {
             changed = true;
             continue;
         }
@@ -175,7 +181,7 @@ mod tests {
     #[test]
     fn what_was_sealed_here_does_not_reach_a_target_that_speaks_responses() {
         let block = crate::answer::OwnedDetail { kind: "reasoning.text", format: carry::ANTHROPIC, text: Some("hm".into()), ..Default::default() };
-        let ours = seal::seal(&[block]).unwrap();
+        let ours = seal::seal(&[block]);
         let id = carry::seal("call_1", carry::GEMINI, "sig");
         let read = |input: String| clean_input(&Envelope::read(format!(r#"{{"model":"m","input":{input}}}"#).into()).unwrap());
         let cleaned = read(format!(
@@ -187,6 +193,12 @@ mod tests {
         );
         assert_eq!(read(r#"[{"type":"reasoning","summary":[],"encrypted_content":"gAAAA"}]"#.into()), None);
         assert_eq!(read(r#""hi""#.into()), None);
+        // Thinking without a seal, and a reference to it, are known by the ids that were given out here.
+        assert_eq!(
+            read(r#"[{"type":"reasoning","id":"rs_9f_0","summary":[{"type":"summary_text","text":"hm"}]},{"type":"item_reference","id":"rs_9f_1"},{"type":"item_reference","id":"rs_68a1"},{"role":"user","content":"x"}]"#.into()).as_deref(),
+            Some(r#"[{"type":"item_reference","id":"rs_68a1"},{"role":"user","content":"x"}]"#)
+        );
+        assert_eq!(read(r#"[{"type":"reasoning","id":"rs_68a1","summary":[]}]"#.into()), None);
     }
 
     #[test]

@@ -96,6 +96,10 @@ open! {
         "output_format" output_format: Str<'a>,
         /// Tools that come with the conversation.
         "tools" tools: Vec<Tool<'a>>,
+        /// A new effort, from here on.
+        "reasoning" reasoning: Reasoning<'a>,
+        /// A new format, from here on.
+        "text" text: TextConfig<'a>,
     }
 }
 
@@ -277,10 +281,10 @@ fn write(request: Request<'_>, conversation: Conversation<'_>) -> Result<Vec<u8>
         max_completion_tokens: request.max_output_tokens,
         logprobs: wants_logprobs.then_some(true),
         top_logprobs: request.top_logprobs.filter(|n| *n > 0),
-        response_format: text.format.map(response_format).transpose()?.flatten(),
+        response_format: conversation.format.or(text.format).map(response_format).transpose()?.flatten(),
         tool_choice: choice.as_deref(),
         tools: (!tools.is_empty()).then_some(tools),
-        reasoning_effort: request.reasoning.and_then(|r| r.effort),
+        reasoning_effort: conversation.effort.or(request.reasoning.and_then(|r| r.effort)),
         verbosity: text.verbosity,
         extra: request.extra,
         ..ChatRequest::default()

@@ -8,12 +8,10 @@ use crate::answer::OwnedDetail;
 use crate::carry::Detail;
 use crate::wire::Str;
 
-/// Base64 of the blocks as JSON. `None` where there are none.
-pub(super) fn seal(details: &[OwnedDetail]) -> Option<String> {
-    if details.is_empty() {
-        return None;
-    }
-    serde_json::to_vec(details).ok().map(|json| URL_SAFE_NO_PAD.encode(json))
+/// Base64 of the blocks as JSON. A list of none is sealed too: clients that keep nothing at OpenAI bring back only reasoning
+/// that has a seal, and some providers want its text again.
+pub(super) fn seal(details: &[OwnedDetail]) -> String {
+    URL_SAFE_NO_PAD.encode(serde_json::to_vec(details).unwrap_or_default())
 }
 
 /// The blocks that were sealed. `None` for what was not sealed here: OpenAI's own content, most likely.
@@ -37,9 +35,9 @@ mod tests {
     #[test]
     fn what_was_sealed_opens_and_nothing_else_does() {
         let block = OwnedDetail { kind: "reasoning.text", format: carry::ANTHROPIC, text: Some("hm \"é\"".into()), signature: Some("c2ln+/=".into()), index: 1, ..OwnedDetail::default() };
-        let opened = open(&seal(std::slice::from_ref(&block)).unwrap()).unwrap();
+        let opened = open(&seal(std::slice::from_ref(&block))).unwrap();
         assert_eq!(serde_json::to_value(&opened).unwrap(), serde_json::to_value([block]).unwrap());
-        assert!(seal(&[]).is_none());
+        assert_eq!(open(&seal(&[])).map(|blocks| blocks.len()), Some(0));
         assert!(open("gAAAAABoVyW9_zzzzzzzz").is_none());
         assert!(open("not base64!").is_none());
         assert!(open("e30").is_none());

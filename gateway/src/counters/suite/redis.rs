@@ -169,6 +169,58 @@ async fn a_redis_that_lost_its_data_still_hears_of_calls_under_way() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_lost_its_data_is_told_what_was_used() {
+    let mut server = Server::forgetful();
+    let two = [connect(&settings(&server)).await, connect(&settings(&server)).await];
+    let (hour, month) = (sliding("told/hour", 200), purse("told/month", 200, Window::Fixed(Calendar::Month, Zone::UTC)));
+    let claims = [(&hour, 10), (&month, 10)];
+    let mut total = 0;
+    // Emptied while everybody is connected, gone and back empty, and emptied by somebody again.
+    for loss in ["FLUSHALL", "", "FLUSHALL"] {
+        // When they reserve neither knows what the other uses; the last to settle knows all.
+        let (a, b) = (lease(&two[0], &claims).await, lease(&two[1], &claims).await);
+        two[0].settle(a, &[7, 7]);
+        settled(&two[0]).await;
+        two[1].settle(b, &[5, 5]);
+        settled(&two[1]).await;
+        let (held, other) = (lease(&two[0], &claims).await, lease(&two[1], &claims).await);
+        if loss.is_empty() {
+            server.stop();
+            server.again();
+        } else {
+            assert!(server.say(loss).starts_with("+OK"));
+        }
+        // These come to the new data as new amounts, and are not told a second time with what was known.
+        two[0].settle(held, &[3, 3]);
+        two[1].settle(other, &[4, 4]);
+        total += 7 + 5 + 3 + 4;
+        for (i, purse) in [&hour, &month, &hour, &month].into_iter().enumerate() {
+            until("all is told again", async || is_up(&two[i / 2]) && stands(&two[i / 2], purse).await == (total, 0)).await;
+        }
+    }
+    assert!(reserve(&two[0], &[(&hour, 200 - total + 1)]).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_cannot_write_is_away_and_loses_nothing() {
+    let server = Server::forgetful();
+    let counters = connect(&settings(&server)).await;
+    let purse = sliding("full", 100);
+    let held = lease(&counters, &[(&purse, 30)]).await;
+    // Its folder is gone, so that it cannot save, and then it takes no writes: as with a full disk.
+    let folder = server.say("CONFIG GET dir").lines().rfind(|line| line.starts_with('/')).unwrap().to_owned();
+    std::fs::remove_dir_all(folder).unwrap();
+    server.say("CONFIG SET save \"3600 1\"");
+    server.say("BGSAVE");
+    until("saving has failed", async || server.say("INFO persistence").contains("rdb_last_bgsave_status:err")).await;
+    assert!(server.say("SET a b").starts_with("-MISCONF"));
+    counters.settle(held, &[12]);
+    until("that is noticed", async || !is_up(&counters)).await;
+    server.say("CONFIG SET stop-writes-on-bgsave-error no");
+    assert_eq!(stands(&counters, &purse).await, (12, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_redis_it_is_as_the_operator_says() {
     let mut server = Server::durable();
     let purse = sliding("down", 10);

@@ -1,0 +1,152 @@
+//! A chat request as a host takes it: top-level fields are edited in the passing body.
+
+use serde_json::value::RawValue;
+
+use super::{Oddity, Preset};
+use crate::envelope::{Edit, Envelope};
+use crate::wire::{ChatRequest, Str, Tool};
+use crate::{Error, Target, openai};
+
+/// Words for an effort, from the least to the most.
+const EFFORTS: &[&str] = &["minimal", "low", "medium", "high", "xhigh", "max"];
+
+/// Changes what has to be changed.
+pub(super) fn adapt(preset: &Preset, edit: &mut Edit<'_>, target: &Target<'_>) -> Result<Vec<String>, Error> {
+    let envelope = edit.envelope();
+    refuse(preset, envelope)?;
+    if envelope.model() != target.model {
+        edit.set_text("model", target.model);
+    }
+    if preset.no_stream_options {
+        edit.remove("stream_options");
+    } else if envelope.stream() {
+        openai::ask_for_usage(edit)?;
+    }
+    if preset.max_tokens && envelope.get("max_completion_tokens").is_some() {
+        if envelope.get("max_tokens").is_some() {
+            edit.remove("max_completion_tokens");
+        } else {
+            edit.rename("max_completion_tokens", "max_tokens");
+        }
+    }
+    let mut warnings = Vec::new();
+    for name in preset.drops {
+        if let Some(value) = envelope.get(name) {
+            edit.remove(name);
+            if value != "null" {
+                warnings.push(format!("dropped `{name}`: {} does not take it", preset.kind));
+            }
+        }
+    }
+    effort(preset, edit, &mut warnings)?;
+    if preset.has(Oddity::CountedLogprobs) {
+        logprobs(edit)?;
+    }
+    if preset.has(Oddity::StopList) && envelope.get("stop").is_some_and(|raw| raw.starts_with('"')) {
+        edit.set("stop", format!("[{}]", envelope.get("stop").unwrap_or_default()));
+    }
+    preset.conversation(edit, &mut warnings)?;
+    Ok(warnings)
+}
+
+/// What cannot be left out without changing what was asked.
+fn refuse(preset: &Preset, envelope: &Envelope) -> Result<(), Error> {
+    for name in preset.refuses {
+        if envelope.get(name).is_some_and(|v| !matches!(v, "null" | "false" | "[]" | "0")) {
+            return Err(Error::unsupported(preset.kind, *name, "leave it out, or choose another model"));
+        }
+    }
+    if preset.has(Oddity::OneChoice) && envelope.get("n").is_some_and(|n| !matches!(n, "null" | "1")) {
+        return Err(Error::unsupported(preset.kind, "n", "it gives one choice; ask as often as you need choices"));
+    }
+    if preset.has(Oddity::NoSchema) && envelope.get("response_format").is_some_and(|f| f.contains("\"json_schema\"")) {
+        return Err(Error::unsupported(preset.kind, "response_format", "it knows no schema: ask for `json_object` and describe the schema in a message"));
+    }
+    Ok(())
+}
+
+/// The effort in a word that the host knows: the nearest one, the higher of two.
+fn effort(preset: &Preset, edit: &mut Edit<'_>, warnings: &mut Vec<String>) -> Result<(), Error> {
+    let Some(asked) = edit.envelope().parse::<Option<Str<'_>>>("reasoning_effort")?.flatten() else { return Ok(()) };
+    if preset.efforts.contains(&&*asked) {
+        return Ok(());
+    }
+    if &*asked == "none" {
+        match preset.no_thinking {
+            Some((field, value)) => {
+                edit.remove("reasoning_effort");
+                if edit.envelope().get(field).is_none() {
+                    edit.set(field, value);
+                }
+            }
+            None if !preset.efforts.is_empty() => {
+                edit.remove("reasoning_effort");
+                warnings.push(format!("dropped `reasoning_effort`: {} cannot be kept from thinking", preset.kind));
+            }
+            None => {}
+        }
+        return Ok(());
+    }
+    let place = |word: &str| EFFORTS.iter().position(|w| *w == word);
+    let Some(wanted) = place(&asked) else { return Ok(()) };
+    let nearest = preset.efforts.iter().filter_map(|word| Some((place(word)?, word))).min_by_key(|(at, _)| (at.abs_diff(wanted), std::cmp::Reverse(*at)));
+    if let Some((_, word)) = nearest {
+        edit.set_text("reasoning_effort", word);
+        warnings.push(format!("changed `reasoning_effort` from {} to {word}: {} takes {}", &*asked, preset.kind, preset.efforts.join(", ")));
+    }
+    Ok(())
+}
+
+/// One number says that probabilities are wanted and how many alternatives.
+fn logprobs(edit: &mut Edit<'_>) -> Result<(), Error> {
+    let envelope = edit.envelope();
+    let wanted = match envelope.get("logprobs") {
+        Some("true") => true,
+        Some("false" | "null") => false,
+        // A number is the host's own form.
+        Some(_) | None => return Ok(()),
+    };
+    let alternatives = envelope.parse::<Option<u32>>("top_logprobs")?.flatten().unwrap_or_default();
+    edit.remove("top_logprobs");
+    if wanted {
+        edit.set("logprobs", alternatives.max(1).to_string());
+    } else {
+        edit.remove("logprobs");
+    }
+    Ok(())
+}
+
+/// `functions` as `tools`, and functions without `strict`, where the host wants that.
+pub(super) fn tools(preset: &Preset, edit: &mut Edit<'_>) -> Result<(), Error> {
+    let envelope = edit.envelope();
+    let older = envelope.get("functions").is_some() || envelope.get("function_call").is_some();
+    let strict = preset.has(Oddity::NoStrictTools) && envelope.get("tools").is_some_and(|t| t.contains("\"strict\""));
+    if !older && !strict {
+        return Ok(());
+    }
+    let request = envelope.chat()?;
+    let mut tools: Vec<Tool<'_>> = request.tools.clone().unwrap_or_default();
+    if older {
+        tools.extend(request.functions.iter().flatten().map(|f| Tool { kind: Some("function".into()), function: Some(f.clone()), ..Tool::default() }));
+        edit.remove("functions");
+        edit.remove("function_call");
+    }
+    if strict {
+        tools.iter_mut().filter_map(|t| t.function.as_mut()).for_each(|f| f.strict = None);
+    }
+    if !tools.is_empty() {
+        edit.set("tools", serde_json::to_string(&tools).map_err(Error::answer)?);
+    }
+    if let (true, None, Some(choice)) = (older, request.tool_choice, request.function_call) {
+        edit.set("tool_choice", choice_of_tool(&request, choice)?);
+    }
+    Ok(())
+}
+
+/// A choice of a function in the present form.
+fn choice_of_tool(request: &ChatRequest<'_>, raw: &RawValue) -> Result<String, Error> {
+    Ok(match request.choice()? {
+        Some(crate::wire::Choice::Named(name)) => serde_json::json!({ "type": "function", "function": { "name": &*name } }).to_string(),
+        _ => raw.get().to_owned(),
+    })
+}
