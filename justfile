@@ -27,6 +27,10 @@ bench:
     cargo build --release -p gateway -p load
     cargo run --release -p load --bin bench
 
+# Budgets while gateways are killed and Redis is away, by seed; see tests/load.
+chaos:
+    cargo run -p tests --bin chaos
+
 # The gateway with Redis, Qdrant, Prometheus and Grafana, in containers.
 up:
     docker compose -f docker/compose.yaml up --build

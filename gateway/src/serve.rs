@@ -203,12 +203,20 @@ async fn close(state: &State) {
     }
     let ledger = state.ledger.clone();
     let _ = tokio::task::spawn_blocking(move || ledger.flush()).await;
-    if let Some(history) = state.ledger.history() {
-        history.close(LAST_SETTLE).await;
-    }
-    if let Some(telemetry) = state.ledger.telemetry() {
-        telemetry.close(LAST_EXPORT).await;
-    }
+    // At the same time: each may wait for somebody who does not answer.
+    let (history, telemetry) = (state.ledger.history(), state.ledger.telemetry());
+    tokio::join!(
+        async {
+            if let Some(history) = history {
+                history.close(LAST_SETTLE).await;
+            }
+        },
+        async {
+            if let Some(telemetry) = telemetry {
+                telemetry.close(LAST_EXPORT).await;
+            }
+        }
+    );
 }
 
 /// Where limits are counted: in Redis if there is one, else in this process, kept on disk if anybody has a limit.

@@ -2,6 +2,7 @@
 # ends it by its pid when the script ends:
 #   ECHO_URL     a gateway as someone finds it who has nothing: no configuration, no keys, no Ollama
 #   GATEWAY_URL  a gateway with gateway.yaml, whose providers are all the mock
+#   LIMITED_URL  a gateway with limits.yaml, whose consumers have little to spend
 #   MOCK_URL     the mock of every dialect
 # TRIVIUM and TRIVIUM_MOCK name binaries to use instead of building them.
 
@@ -14,7 +15,7 @@ end() {
   for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null; done
   for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null; done
   if [ "$status" -ne 0 ]; then
-    for log in "$work"/{echo,mock,gateway}.log; do
+    for log in "$work"/{echo,mock,gateway,limited}.log; do
       [ -s "$log" ] || continue
       echo "── the end of $(basename "$log")" >&2
       tail -n 20 "$log" | cut -c 1-400 >&2
@@ -63,3 +64,5 @@ start mock 127.0.0.1 "$TRIVIUM_MOCK"
 export MOCK_URL=$url
 start gateway 'an OpenAI SDK' "$TRIVIUM" serve --listen 127.0.0.1:0 --admin off --config "$root/tests/sdk/gateway.yaml"
 export GATEWAY_URL=$url
+start limited 'an OpenAI SDK' "$TRIVIUM" serve --listen 127.0.0.1:0 --admin off --config "$root/tests/sdk/limits.yaml"
+export LIMITED_URL=$url

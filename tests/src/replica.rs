@@ -114,7 +114,9 @@ impl Drop for Replica {
         self.kill();
         // A test that fails says why the gateway may have.
         if std::thread::panicking() {
-            eprintln!("the log of {}:\n{}", self.address, self.log());
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("the end of the log of {}:\n{}", self.address, lines[lines.len().saturating_sub(30)..].join("\n"));
         }
     }
 }

@@ -11,6 +11,7 @@ mod limits;
 mod page;
 mod refusal;
 mod targets;
+mod usage;
 
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
@@ -143,6 +144,7 @@ fn api() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(limits::top_up))
         .routes(routes!(targets::list))
         .routes(routes!(targets::close))
+        .routes(routes!(usage::list))
         .routes(routes!(config::shown))
         .routes(routes!(config::reload))
         .routes(routes!(docs::openapi))

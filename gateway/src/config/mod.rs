@@ -55,7 +55,7 @@ pub struct Config {
     pub groups: Groups,
     /// Redis, where limits are counted and keys made at run time are kept for all replicas. Without it each process does so for itself.
     pub redis: Option<Redis>,
-    /// The folder where the gateway keeps what must outlive it: what has been spent, keys made at run time, the admin port's token. Default `./data`.
+    /// The folder where the gateway keeps what must outlive it: what has been spent, the history of usage, keys made at run time, the admin port's token. Default `./data`.
     pub data: Option<PathBuf>,
     /// Who may come in.
     pub auth: Auth,

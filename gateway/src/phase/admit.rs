@@ -40,7 +40,7 @@ const UNKNOWN: Duration = Duration::from_secs(3600);
 pub async fn reserve(x: &mut Exchange, model: &ModelRule, rest: &str) -> Result<(), Fault> {
     x.weight = match &x.form {
         Some(form) => weight_of_form(x.operation, form.body.len() as u64),
-        None => Weight::of(x.current().body()),
+        None => Weight::of(x.current()),
     };
     if let Some(fate) = x.fate.as_ref().filter(|_| model.drains) {
         fate.go_on();

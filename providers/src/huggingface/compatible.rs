@@ -11,10 +11,10 @@ use crate::envelope::Edit;
 use crate::wire::{ChatRequest, Choice, Message};
 
 /// OpenAI's parameters that providers behind the router refuse, and that change nothing in what is said.
-const DROPS: &[&str] = &["store", "metadata", "service_tier", "verbosity", "prompt_cache_key", "safety_identifier", "prediction"];
+const DROPS: &[&str] = &["store", "metadata", "service_tier", "verbosity", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "safety_identifier", "prediction"];
 
 /// What any provider behind the router takes: some of them answer 400 to a key that they do not know.
-const BEHIND_THE_ROUTER: Preset = Preset { message: &["role", "content", "name", "tool_calls", "tool_call_id"], ..PLAIN };
+const BEHIND_THE_ROUTER: Preset = Preset { kind: KIND, message: &["role", "content", "name", "tool_calls", "tool_call_id"], ..PLAIN };
 
 /// Changes what has to be changed beyond OpenAI's own dialect; `tgi` says that it is a TGI server.
 pub(super) fn adapt(edit: &mut Edit<'_>, tgi: bool) -> Result<Vec<String>, Error> {

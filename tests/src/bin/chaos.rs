@@ -28,7 +28,7 @@ struct Flags {
     /// How many things go wrong in a run.
     #[arg(long, default_value_t = 8)]
     blows: usize,
-    /// Kill no gateway: then the purses are the bill, but for what providers told those who had left.
+    /// Kill no gateway, and let no client leave: then the purses are the bill to the cent.
     #[arg(long)]
     no_kills: bool,
     /// Let Redis forget everything whenever it is gone.

@@ -18,7 +18,7 @@ impl Till {
     async fn open() -> Self {
         let mock = Mock::start().await;
         let yaml = format!(
-            "models: {{ m: {{ target: well/m, fallback: [well/other], retry: {{ attempts: 2, backoff: 1ms }}, breaker: {{ failures: 0 }} }} }}\nprices: {{ well/m: {{ input: 1000, output: 2000 }}, well/other: {{ input: 1000, output: 2000 }} }}\nconsumers: {{ alice: {{ keys: [{ALICE}], limits: [{{ dollars: 100, per: 1h }}, {{ requests: 100, per: 1h }}] }} }}\ndata: \"{{{{folder}}}}\"\n"
+            "models: {{ m: {{ target: well/m, fallback: [well/other], retry: {{ attempts: 2, backoff: 1ms }}, breaker: {{ failures: 0 }} }}, d: {{ target: well/d, on_disconnect: drain }} }}\nprices: {{ well/d: {{ input: 1000, output: 2000 }}, well/m: {{ input: 1000, output: 2000 }}, well/other: {{ input: 1000, output: 2000 }} }}\nconsumers: {{ alice: {{ keys: [{ALICE}], limits: [{{ dollars: 100, per: 1h }}, {{ requests: 100, per: 1h }}] }} }}\ndata: \"{{{{folder}}}}\"\n"
         );
         let gateway = Running::start(&yaml, &mock).await;
         Till { mock, gateway, requests: 0, owed: 0 }
@@ -73,6 +73,20 @@ async fn what_the_provider_tells_is_what_is_owed() {
     till.left(&gate, 1).await;
     let entry = till.settled().await;
     assert_eq!((nano(&entry["cost"]), entry["client_left"].as_bool(), entry["usage"]["estimated"].as_bool()), (cost((9, 2)), Some(true), Some(false)), "{entry}");
+
+    // Left, but read on to its end by the gateway: all of it counts.
+    let gate = Gate::new();
+    till.mock.on("d", [Stream::sse().send(counted_word((9, 1))).wait(&gate).send(end((9, 40))).into()]);
+    let mut body = request(LONGEST);
+    body["model"] = Value::from("d");
+    let bearer = format!("Bearer {ALICE}");
+    let mut stream = till.gateway.client().events("/v1/chat/completions", &[("authorization", &bearer)], &body).await;
+    stream.next().await.expect("an event");
+    drop(stream);
+    gate.open();
+    till.requests += 1;
+    let entry = till.settled().await;
+    assert_eq!((nano(&entry["cost"]), entry["client_left"].as_bool()), (cost((9, 40)), Some(true)), "{entry}");
 
     // Cut off by the provider after the same two: the client hears of it, and owes them.
     till.mock.on("m", [Stream::sse().send(counted_word((9, 1))).send(counted_word((9, 2))).cut().into()]);

@@ -7,8 +7,7 @@ use tests::chaos::{Plan, run};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_goes_wrong_the_purse_is_what_was_billed() {
-    // A gateway dies, Redis is gone with a gateway, and Redis stands still.
-    let plan = Plan { seed: 1, clients: 60, budget: 20, when_down: "deny".into(), blows: 3, kills: true, forgetful: false, arrival: Duration::from_secs(5), patient: false };
+    let plan = Plan { seed: 1, clients: 60, budget: 20, when_down: "deny".into(), blows: 4, kills: true, forgetful: false, arrival: Duration::from_secs(5), patient: false };
     let report = run(&plan).await;
     assert!(report.complete > 0 && report.refused > 0 && report.unavailable > 0 && report.most <= report.cap, "{report:#?}");
 }
