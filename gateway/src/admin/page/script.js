@@ -255,11 +255,22 @@ async function targets() {
 
 // ── Spend ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-/** Rows of the last 30 days with what they have in common, requests, tokens and dollars. */
+/** What was used in the last 30 days, told apart by one thing. */
 async function usage(by) {
-  const { rows, complete } = await api("GET", `/admin/usage?days=30&by=${by}`);
-  const tokens = (row) => Object.values(row.usage).reduce((all, n) => all + n, 0);
-  return { complete, rows: rows.map((row) => ({ name: row[by] || "–", requests: row.requests, tokens: tokens(row), dollars: row.cost })) };
+  const told = await api("GET", `/admin/usage?days=30&by=${by}`);
+  return { ...told, rows: told.rows.map((row) => ({ ...row, name: row[by] || "–" })) };
+}
+
+/** A row for every day, also for those on which nothing was used. */
+function everyDay({ from, to, rows }) {
+  const known = new Map(rows.map((row) => [row.name, row]));
+  const every = [];
+  for (const day = new Date(`${from}T00:00Z`); every.length < 400; day.setUTCDate(day.getUTCDate() + 1)) {
+    const name = day.toISOString().slice(0, 10);
+    every.push(known.get(name) || { name, requests: 0, tokens: 0, dollars: 0 });
+    if (name >= to) break;
+  }
+  return every;
 }
 
 function share(title, rows) {
@@ -272,20 +283,20 @@ function share(title, rows) {
 
 async function spend() {
   const [days, who, models] = await Promise.all(["day", "consumer", "model"].map(usage));
-  const rows = [...days.rows].sort((a, b) => a.name.localeCompare(b.name));
+  const rows = days.rows.length ? everyDay(days) : [];
   const sum = (name) => rows.reduce((all, row) => all + row[name], 0);
   const most = Math.max(...rows.map((row) => row.dollars), 1e-9);
   const columns = rows.map((row) => {
     const words = `${row.name}: ${money(row.dollars)}, ${plain.format(row.requests)} requests, ${plain.format(row.tokens)} tokens`;
     const column = h("div", { role: "img", title: words, "aria-label": words });
-    column.style.height = `${Math.max(1, (100 * row.dollars) / most)}%`;
+    column.style.height = row.requests ? `${Math.max(1, (100 * row.dollars) / most)}%` : "0";
     return column;
   });
   return h("div", null, h("h2", null, "Spend, last 30 days"),
     h("div", { class: "stats" }, h("span", null, h("b", null, money(sum("dollars"))), "spent"), h("span", null, h("b", null, plain.format(sum("requests"))), "requests"), h("span", null, h("b", null, plain.format(sum("tokens"))), "tokens")),
     rows.length ? h("div", { class: "days" }, columns) : h("p", { class: "card empty" }, "Nothing was used yet."),
     rows.length > 0 && h("div", { class: "row soft small" }, rows[0].name, h("span", { class: "end" }, rows[rows.length - 1].name)),
-    !days.complete && h("p", { class: "soft small" }, "Not all of it is there: the gateway's log says what is missing."),
+    days.gaps.length > 0 && h("p", { class: "soft small" }, `Not all of it is there. ${days.gaps.join(" ")}`),
     rows.length > 0 && [share("By consumer", who.rows), share("By model", models.rows)]);
 }
 
