@@ -22,7 +22,7 @@ use crate::weight::Weight;
 /// Tokens of an answer that are reserved where neither the request nor the price table bounds them.
 const GUESS: u64 = 1024;
 /// Longest answer that is reckoned with in the worst case where nothing bounds it.
-const LONGEST: u64 = 128_000;
+pub(crate) const LONGEST: u64 = 128_000;
 /// Tokens of the largest picture that is made, and most pictures of one request.
 const PICTURE: (u64, u64) = (6_240, 10);
 /// Most tokens of a transcript.

@@ -308,7 +308,7 @@ async fn what_is_wrong_is_said() {
         (tls(", client_auth: required"), "tls.client_auth: needs `client_ca`"),
         (tls(&format!(", client_ca: \"{}/empty.pem\"", folder.display())), "tls.client_ca: "),
         (tls(", client_ca: /nowhere/ca.pem"), "tls.client_ca: cannot read /nowhere/ca.pem"),
-        (tls(", client_auth: maybe"), "tls.client_auth: unknown variant `maybe`"),
+        (tls(", client_auth: maybe"), "tls.client_auth: `maybe` is not one of optional, required"),
         ("consumers: { a: { certificates: [CN=a] } }\n".to_owned(), "consumers.a.certificates: needs `tls.client_ca`"),
     ] {
         let Err(problems) = Running::try_start(&yaml, &mock).await else { panic!("accepted: {yaml}") };
