@@ -11,8 +11,9 @@ use utoipa::ToSchema;
 use super::Context;
 use super::body::Body;
 use super::refusal::{Refusal, Refused};
+use crate::figures::Figures;
 use crate::rules::{ModelRule, Rules, TargetRule};
-use crate::target::{Figures, Standing, Stats};
+use crate::target::{Standing, Stats};
 
 /// All targets.
 #[derive(Serialize, ToSchema)]

@@ -51,7 +51,10 @@ async fn a_limit_of_requests_is_told_with_when_to_come_again() {
     third.fault(429, "rate_limit_exceeded");
     let after: u64 = third.header("retry-after").unwrap().parse().unwrap();
     assert!((3000..=3700).contains(&after), "{after}");
-    assert_eq!((third.header("x-ratelimit-limit-requests"), third.header("x-ratelimit-remaining-requests"), third.header("x-ratelimit-reset-requests")), (Some("2"), Some("0"), Some(format!("{after}s").as_str())));
+    assert_eq!(
+        (third.header("x-ratelimit-limit-requests"), third.header("x-ratelimit-remaining-requests"), third.header("x-ratelimit-reset-requests")),
+        (Some("2"), Some("0"), Some(format!("{after}s").as_str()))
+    );
     assert_eq!(mock.asked("a").len(), 2, "a refused request costs nothing");
     let usage = used(&gateway, "key-of-alice").await;
     assert_eq!((&usage["limits"][0]["used"], &usage["limits"][0]["left"]), (&json!(2), &json!(0)));
