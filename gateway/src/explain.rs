@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use providers::prices::Model;
+use providers::prices::{Model, Nanodollars};
 use providers::usage::Usage;
 use providers::{Dialect, ErrorKind, Operation, Target};
 use serde_json::{Map, Value, json};
@@ -15,13 +15,16 @@ use crate::counters::Unit;
 use crate::door::operation_at;
 use crate::exchange::{Asked, dialect_of};
 use crate::fault::Fault;
+use crate::phase::admit::LONGEST;
 use crate::phase::call::{Again, Prepared, Reading, Sending, prepare};
 use crate::phase::read::is_form;
 use crate::phase::route::{From, order};
 use crate::phase::{identity, prompt};
 use crate::principal::Principal;
+use crate::purse::Estimate;
 use crate::road::look_up;
 use crate::rules::{ModelRule, Rules, TargetRule};
+use crate::weight::{DENSITY, Weight};
 
 /// A request that nobody has sent.
 pub struct Question {
@@ -233,6 +236,9 @@ fn sent(target: &TargetRule, question: &Question, sending: Sending) -> Value {
         }
     }
     let mut out = json!({ "method": "POST", "url": format!("{}{}", provider.base_url, sending.path) });
+    if let Some(proxy) = &provider.proxy {
+        out["proxy"] = json!(proxy.to_string());
+    }
     if !headers.is_empty() {
         out["headers"] = headers.into();
     }
@@ -240,33 +246,32 @@ fn sent(target: &TargetRule, question: &Question, sending: Sending) -> Value {
     out
 }
 
-/// What the request costs at this price: the prompt about, and at most with the longest answer that it can get.
+/// What the request costs at this price: the prompt about, and all of it at worst, as admission reckons it.
 fn estimate(asked: &mut Asked, price: Option<&Model>) -> Value {
-    let prompt = (asked.envelope.body().len() as u64).div_ceil(4);
-    let rests_on = "four bytes of the body to a token of the prompt";
+    let weight = Weight::of(asked.current());
+    let (about, worst) = (weight.about(DENSITY), weight.worst());
+    let mut rests_on = "four bytes of text to a token (a running gateway learns this of each target), and at worst one".to_owned();
+    let mut out = json!({ "prompt_tokens": about, "prompt_tokens_at_most": worst });
     let Some(price) = price else {
-        return json!({ "prompt_tokens": prompt, "rests_on": rests_on, "dollars": null, "note": "no price is known for this model; give it one under `prices`" });
-    };
-    let dollars = |input, output| price.cost(&Usage { input, output, ..Usage::default() }, false).to_string();
-    let mut out = json!({ "prompt_tokens": prompt, "prompt_dollars": dollars(prompt, 0) });
-    if !matches!(asked.operation, Operation::Chat(_)) {
-        out["rests_on"] = json!(rests_on);
+        (out["dollars"], out["rests_on"]) = (Value::Null, json!(rests_on));
+        out["note"] = json!("no price is known for this model; give it one under `prices`");
         return out;
-    }
-    let chat = asked.hub().ok().and_then(|hub| hub.chat().ok().map(|c| (c.max_output(), u64::from(c.n.unwrap_or(1).max(1)))));
-    let (bound, choices) = chat.unwrap_or((None, 1));
-    let (answer, by) = match (bound, price.max_output) {
-        (Some(bound), _) => (bound, "the request's own bound on the answer"),
-        (None, Some(longest)) => (longest, "the longest answer that the model gives"),
-        (None, None) => {
-            out["rests_on"] = json!(format!("{rests_on}; nothing bounds the answer"));
-            return out;
-        }
     };
-    let answer = answer.saturating_mul(choices);
-    out["answer_tokens_at_most"] = json!(answer);
-    out["dollars_at_most"] = json!(dollars(prompt, answer));
-    out["rests_on"] = json!(format!("{rests_on}; {by}"));
+    let dollars = |prompt, answer| Nanodollars(Estimate::new(prompt, answer, Some(price)).cost).to_string();
+    out["prompt_dollars"] = json!(dollars(about, 0));
+    if matches!(asked.operation, Operation::Chat(_)) {
+        let chat = asked.hub().ok().and_then(|hub| hub.chat().ok().map(|c| (c.max_output(), u64::from(c.n.unwrap_or(1).max(1)))));
+        let (bound, choices) = chat.unwrap_or((None, 1));
+        let (answer, by) = match (bound, price.max_output) {
+            (Some(bound), _) => (bound.saturating_mul(choices), "the request's own bound on the answer"),
+            (None, Some(longest)) => (longest, "the longest answer that the model gives"),
+            (None, None) => (LONGEST, "the longest answer that is reckoned with where nothing bounds it"),
+        };
+        out["answer_tokens_at_most"] = json!(answer);
+        out["dollars_at_most"] = json!(dollars(worst, answer));
+        rests_on = format!("{rests_on}; {by}");
+    }
+    out["rests_on"] = json!(rests_on);
     out
 }
 

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use providers::door::{ClientError, door};
 use providers::{Dialect, Error, ErrorKind, UpstreamError};
 
+use crate::near::nearest;
 use crate::secret::Shown;
 
 /// Whose fault it is.
@@ -208,29 +209,6 @@ pub fn model_not_found(asked: &str, known: &[&str]) -> Fault {
     Fault::client(StatusCode::NOT_FOUND, ErrorKind::NotFound, message).code("model_not_found").param("model")
 }
 
-/// The three names nearest to what was asked, by edit distance.
-fn nearest<'a>(asked: &str, known: &[&'a str]) -> Vec<&'a str> {
-    let asked: String = asked.chars().take(64).collect();
-    let mut ranked: Vec<(usize, &str)> = known.iter().map(|name| (distance(&asked, name), *name)).collect();
-    ranked.sort_unstable();
-    ranked.into_iter().take(3).map(|(_, name)| name).collect()
-}
-
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut corner = i;
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let next = (corner + usize::from(x != *y)).min(row[j] + 1).min(row[j + 1] + 1);
-            corner = row[j + 1];
-            row[j + 1] = next;
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,11 +219,6 @@ mod tests {
         assert_eq!(fault.written(false).1.as_deref(), Some("invalid type: string \"…\", expected a sequence"));
         assert!(fault.written(true).1.is_some_and(|d| d.contains("private")));
         assert_eq!(Fault::gateway("an inch is 1\"").written(false).0, "an inch is 1\"");
-    }
-
-    #[test]
-    fn near_names_come_first() {
-        assert_eq!(nearest("gpt4o", &["claude", "gpt-4o", "gpt-4o-mini", "echo"])[0], "gpt-4o");
     }
 
     #[test]

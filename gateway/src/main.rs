@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use gateway::admin::access::Access;
-use gateway::config::{Address, Config, Off, Problem};
+use gateway::config::{Address, Config, Draft, Off, Problem};
 use gateway::{discover, explain, serve};
 use http::{HeaderName, HeaderValue};
 use tracing_subscriber::Layer as _;
@@ -159,30 +159,36 @@ fn print(text: &str) -> Result<(), Vec<Problem>> {
 }
 
 /// The configuration: as named, or `trivium.yaml` in this folder, or what the environment offers.
-fn load(source: &Source) -> Result<(Config, Option<PathBuf>, Option<discover::Found>), Vec<Problem>> {
+fn load(source: &Source) -> Result<(Draft, Option<PathBuf>, Option<discover::Found>), Vec<Problem>> {
     let usual = Path::new("trivium.yaml");
     let path = source.config.clone().or_else(|| usual.exists().then(|| usual.to_owned()));
     match path {
-        Some(path) => Ok((gateway::config::load(&path, &env)?, Some(path), None)),
+        Some(path) => Ok((gateway::config::read(&path, &env), Some(path), None)),
         None => {
             let found = discover::discover(&env)?;
-            Ok((found.config.clone(), None, Some(found)))
+            Ok((Draft::made(found.config.clone()), None, Some(found)))
         }
     }
 }
 
 fn run(args: &Serve) -> Result<(), Vec<Problem>> {
-    let (mut config, source, found) = load(&args.source)?;
+    let (mut draft, source, found) = load(&args.source)?;
+    if !draft.is_good() {
+        return rules(draft).map(drop);
+    }
     if let Some(listen) = args.listen {
-        config.listen_at(listen);
+        draft.config.listen_at(listen);
     }
     if let Some(admin) = args.admin {
-        config.admin_at(admin);
+        draft.config.admin_at(admin);
     }
-    start_log(&config);
+    start_log(&draft.config);
     let runtime = runtime().map_err(|e| problem(format!("cannot start: {e}")))?;
     runtime.block_on(async {
-        let gateway = serve::Gateway::bind(&config, source.clone()).await?;
+        let gateway = match serve::Gateway::bind(&draft.config, source.clone()).await {
+            Ok(gateway) => gateway,
+            Err(problems) => return Err(draft.all_problems(problems)),
+        };
         greet(&gateway, source.as_deref(), found.as_ref());
         gateway.run(stopped()).await;
         Ok(())
@@ -198,7 +204,7 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 fn start_log(config: &Config) {
-    let level = config.log.level.clone().unwrap_or_else(|| "info".into());
+    let level = config.log.level.unwrap_or_default().word();
     let wanted = std::env::var("TRIVIUM_LOG").unwrap_or_else(|_| format!("warn,gateway={level},trivium={level}"));
     let filter: Targets = wanted.parse().unwrap_or_else(|e| {
         eprintln!("TRIVIUM_LOG or log.level cannot be read ({e}); logging at info");
@@ -250,43 +256,58 @@ fn greet(gateway: &serve::Gateway, source: Option<&Path>, found: Option<&discove
         });
         text.push_str(&format!("Metrics and health at     http://{admin}/metrics, /healthz, /readyz\n"));
     }
-    let model = found.map_or("MODEL", |f| f.model.as_str());
-    text.push_str(&format!("Try: curl {address}/v1/chat/completions -H 'content-type: application/json' -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n"));
+    let rules = gateway.state.rules();
+    let first = rules.as_ref().and_then(|r| r.names().into_iter().find(|name| !name.contains('*')).map(str::to_owned));
+    let model = found.map(|f| f.model.clone()).or(first).unwrap_or_else(|| "MODEL".into());
+    let key = if rules.is_some_and(|r| r.principals.open()) { "" } else { "-H 'authorization: Bearer KEY' " };
+    text.push_str(&format!(
+        "Try: curl {address}/v1/chat/completions {key}-H 'content-type: application/json' -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n"
+    ));
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-/// Rules as `serve` would build them, without listening.
-fn rules(config: &Config) -> Result<(tokio::runtime::Runtime, gateway::rules::Rules), Vec<Problem>> {
+/// Rules as `serve` would build them, without listening; or all that is wrong with the configuration.
+fn rules(draft: Draft) -> Result<(tokio::runtime::Runtime, gateway::rules::Rules), Vec<Problem>> {
     let runtime = runtime().map_err(problem)?;
     let guard = runtime.enter();
     let ledger = gateway::ledger::Ledger::start().map_err(problem)?;
     let state = gateway::state::State::new(ledger, gateway::counters::Counters::Memory(gateway::counters::Memory::volatile()), std::sync::Arc::default()).map_err(problem)?;
-    let mut problems = serve::check(config);
-    let built = gateway::rules::Rules::build(config, &state).map_err(|p| problems.extend(p)).ok();
+    let mut problems = serve::check(&draft.config);
+    let built = gateway::rules::Rules::build(&draft.config, &state).map_err(|p| problems.extend(p)).ok();
     drop(guard);
     match built {
-        Some(rules) if problems.is_empty() => Ok((runtime, rules)),
-        _ => Err(problems),
+        Some(rules) if problems.is_empty() && draft.is_good() => Ok((runtime, rules)),
+        _ => Err(draft.all_problems(problems)),
     }
 }
 
 /// A key of which only the hash is kept anywhere.
 fn new_key(consumer: &str) -> Result<(), Vec<Problem>> {
+    if consumer.trim().is_empty() || consumer.len() > 128 || consumer.chars().any(char::is_control) {
+        return Err(problem("a consumer's name must not be empty nor hold control characters, and has 128 bytes at most"));
+    }
+    let plain = consumer.starts_with(|c: char| c.is_ascii_alphabetic()) && consumer.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    // JSON's quotes are YAML's.
+    let consumer = if plain { consumer.to_owned() } else { serde_json::Value::from(consumer).to_string() };
     let key = gateway::keyring::new_key().map_err(problem)?;
     let hash = gateway::principal::hash_hex(key.expose());
     print(&format!("{}\n\nThis key is shown once. In the configuration:\n\nconsumers:\n  {consumer}: {{ keys: [{{ sha256: \"{hash}\" }}] }}\n", key.expose()))
 }
 
 fn check(source: &Source) -> Result<(), Vec<Problem>> {
-    let (config, path, _) = load(source)?;
-    let (_runtime, rules) = rules(&config)?;
+    let (draft, path, _) = load(source)?;
+    let (_runtime, rules) = rules(draft)?;
+    for doubt in gateway::doubts::doubts(&rules) {
+        eprintln!("warning: {doubt}");
+    }
     let place = path.map_or_else(|| "the environment".to_owned(), |p| p.display().to_string());
-    print(&format!("{place} is good: {} providers, {} models\n", rules.providers.len(), rules.names().len()))
+    let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    print(&format!("{place} is good: {}, {}\n", counted(rules.providers.len(), "provider"), counted(rules.names().len(), "model")))
 }
 
 fn explain(source: &Source, path: String, consumer: Option<String>, headers: Vec<(HeaderName, HeaderValue)>, body: &Path) -> Result<ExitCode, Vec<Problem>> {
-    let (config, _, _) = load(source)?;
-    let (_runtime, rules) = rules(&config)?;
+    let (draft, _, _) = load(source)?;
+    let (_runtime, rules) = rules(draft)?;
     let mut text = Vec::new();
     if body == Path::new("-") {
         std::io::stdin().read_to_end(&mut text).map_err(problem)?;
@@ -306,7 +327,7 @@ fn models(source: &Source, kinds: bool) -> Result<(), Vec<Problem>> {
     if kinds {
         return print(&(providers::kinds().join("\n") + "\n"));
     }
-    let (config, _, _) = load(source)?;
-    let (_runtime, rules) = rules(&config)?;
+    let (draft, _, _) = load(source)?;
+    let (_runtime, rules) = rules(draft)?;
     print(&explain::table(&rules))
 }

@@ -206,7 +206,7 @@ pub fn nanodollars(text: &str) -> Option<u64> {
     let shift = exponent - i32::try_from(fraction.len()).ok()? + 9;
     let value: u128 = digits.parse().ok()?;
     let power = 10_u128.checked_pow(shift.unsigned_abs())?;
-    let nano = if shift >= 0 { value.checked_mul(power)? } else { (value % power == 0).then(|| value / power)? };
+    let nano = if shift >= 0 { value.checked_mul(power)? } else { value.is_multiple_of(power).then(|| value / power)? };
     u64::try_from(nano).ok()
 }
 

@@ -203,12 +203,20 @@ async fn close(state: &State) {
     }
     let ledger = state.ledger.clone();
     let _ = tokio::task::spawn_blocking(move || ledger.flush()).await;
-    if let Some(history) = state.ledger.history() {
-        history.close(LAST_SETTLE).await;
-    }
-    if let Some(telemetry) = state.ledger.telemetry() {
-        telemetry.close(LAST_EXPORT).await;
-    }
+    // At the same time: each may wait for somebody who does not answer.
+    let (history, telemetry) = (state.ledger.history(), state.ledger.telemetry());
+    tokio::join!(
+        async {
+            if let Some(history) = history {
+                history.close(LAST_SETTLE).await;
+            }
+        },
+        async {
+            if let Some(telemetry) = telemetry {
+                telemetry.close(LAST_EXPORT).await;
+            }
+        }
+    );
 }
 
 /// Where limits are counted: in Redis if there is one, else in this process, kept on disk if anybody has a limit.
@@ -388,16 +396,17 @@ impl Reloader {
     pub fn reload(&self) -> Result<(), Vec<Problem>> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let state = &self.state;
-        let config = crate::config::load(&self.source, &|name| std::env::var(name).ok())?;
-        let mut problems = check(&config);
-        let rules = Rules::build(&config, state).map_err(|p| problems.extend(p)).ok();
+        let draft = crate::config::read(&self.source, &|name| std::env::var(name).ok());
+        let config = &draft.config;
+        let mut problems = check(config);
+        let rules = Rules::build(config, state).map_err(|p| problems.extend(p)).ok();
         let new_tls = match &config.tls {
             None => None,
             Some(t) => tls::Listener::read(t).map_err(|p| problems.extend(p)).ok(),
         };
-        let sinks = Sinks::open(&sinks_of(&config), &state.http).map_err(|p| problems.extend(p)).ok();
-        let (Some(rules), Some(sinks), true) = (rules, sinks, problems.is_empty()) else { return Err(problems) };
-        state.ledger.keep(history::renew(state.ledger.history(), &config).map_err(|p| vec![p])?);
+        let sinks = Sinks::open(&sinks_of(config), &state.http).map_err(|p| problems.extend(p)).ok();
+        let (Some(rules), Some(sinks), true) = (rules, sinks, problems.is_empty() && draft.is_good()) else { return Err(draft.all_problems(problems)) };
+        state.ledger.keep(history::renew(state.ledger.history(), config).map_err(|p| vec![p])?);
         state.swap(Arc::new(rules));
         state.ledger.set(sinks);
         state.ledger.export(telemetry::renew(state.ledger.telemetry(), &config.telemetry, state.tls()));

@@ -8,13 +8,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwapOption;
 
 use crate::counters::Counters;
+use crate::doubts::doubts;
+use crate::figures::Figures;
 use crate::jwt::Sources;
 use crate::keyring::Keyring;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::rules::Rules;
-use crate::target::Figures;
-use crate::upstream::Client;
+
+use crate::upstream::{Client, Proxies};
 
 /// The process.
 pub struct State {
@@ -78,6 +80,9 @@ impl State {
 
     /// Puts other rules in force. To be called inside a runtime: what they keep fresh begins here.
     pub fn swap(&self, rules: Arc<Rules>) {
+        for doubt in doubts(&rules) {
+            tracing::warn!(%doubt, "the configuration is good, but this is hardly meant");
+        }
         if let Some(tokens) = &rules.tokens {
             tokens.start();
         }
@@ -141,6 +146,8 @@ pub const USER_AGENT: &str = concat!("trivium/", env!("CARGO_PKG_VERSION"));
 /// When it cannot be made.
 pub(crate) fn http_client(tls: rustls::ClientConfig) -> Result<reqwest::Client, String> {
     let builder = reqwest::Client::builder().tls_backend_preconfigured(tls).connect_timeout(Duration::from_secs(5)).timeout(Duration::from_secs(30));
+    // The environment is read once, and in the same way as for providers.
+    let builder = builder.no_proxy().proxy(Proxies::of_process()?.for_reqwest());
     let client = builder.redirect(reqwest::redirect::Policy::none()).user_agent(USER_AGENT).build();
     client.map_err(|e| format!("cannot make an HTTP client: {e}"))
 }

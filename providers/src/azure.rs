@@ -4,6 +4,8 @@
 
 use std::borrow::Cow;
 
+use serde_json::value::RawValue;
+
 use crate::envelope::Edit;
 use crate::error::{ErrorKind, UpstreamError};
 use crate::{Auth, Dialect, Error, Operation, Provider, Settings, Target, openai, path_segment};
@@ -122,8 +124,12 @@ impl Provider for Azure {
                 if message.role.as_deref() == Some("developer") {
                     message.role = Some("system".into());
                 }
+                if message.role.as_deref() == Some("assistant") && message.content.is_none() {
+                    // The older versions insist on the key.
+                    message.extra.push(("content".into(), RawValue::NULL));
+                }
             }
-            openai::clean(&mut messages, openai::History::Bare);
+            openai::clean(&mut messages);
             edit.set("messages", serde_json::to_string(&messages).map_err(Error::answer)?);
         }
         Ok(warnings)

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use std::hash::BuildHasher;
 use std::ops::Range;
 
+use crate::media::Media;
+
 /// Deepest nesting that is accepted. Below `serde_json`'s own limit of 128, so that a later typed parse never hits it.
 pub const MAX_DEPTH: usize = 120;
 
@@ -71,6 +73,8 @@ pub struct Met {
     pub reasoning: bool,
     /// A key of tool calls in the history: `tool_calls`, `tool_call_id`, `call_id`, `tool_use_id`, `functionCall`.
     pub calls: bool,
+    /// What there is beside text.
+    pub media: Media,
 }
 
 impl Met {
@@ -237,7 +241,7 @@ impl Scanner<'_> {
             b"tool_calls" | b"tool_call_id" | b"call_id" | b"tool_use_id" | b"functionCall" => self.met.calls = true,
             b"signature" | b"thoughtSignature" => self.met.reasoning = true,
             key if key.starts_with(b"reasoning") || key.starts_with(b"encrypted_") => self.met.reasoning = true,
-            _ => {}
+            key => self.met.media.key(key),
         }
         let hash = if escaped { self.hasher.hash_one(&*self.decoded(&span)) } else { self.hasher.hash_one(self.text(&span)) };
         if self.keys.len() - first < LINEAR {
@@ -294,7 +298,12 @@ impl Scanner<'_> {
 
     fn scalar(&mut self) -> Result<(), JsonError> {
         match self.peek() {
-            Some(b'"') => self.string().map(drop),
+            Some(b'"') => {
+                let open = self.at + 1;
+                self.string()?;
+                self.met.media.value(self.body, open, self.at - 1);
+                Ok(())
+            }
             Some(b't') => self.word(b"true"),
             Some(b'f') => self.word(b"false"),
             Some(b'n') => self.word(b"null"),

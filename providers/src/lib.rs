@@ -23,6 +23,7 @@ pub mod gemini;
 pub mod generate;
 pub mod huggingface;
 pub mod json;
+pub mod media;
 pub mod messages;
 pub mod mistral;
 mod names;

@@ -14,7 +14,7 @@ use crate::{Dialect, Error, Operation, Provider, Settings, Target, carry, openai
 const KIND: &str = "mistral";
 
 /// OpenAI's parameters (and this gateway's) that Mistral refuses and that may go with a warning.
-const DROPS: &[&str] = &["user", "logit_bias", "store", "verbosity", "thinking", "safety_identifier", "prompt_cache_retention"];
+const DROPS: &[&str] = &["user", "logit_bias", "store", "verbosity", "thinking", "safety_identifier", "prompt_cache_retention", "prompt_cache_options"];
 
 /// The highest temperature it takes.
 const HOTTEST: f64 = 1.5;

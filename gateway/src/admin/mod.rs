@@ -11,6 +11,7 @@ mod limits;
 mod page;
 mod refusal;
 mod targets;
+mod usage;
 
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
@@ -63,7 +64,7 @@ impl Context {
 
     /// Seconds since 1970.
     fn now(&self) -> u64 {
-        self.state.now().as_secs()
+        self.state.wall().as_secs()
     }
 }
 
@@ -143,6 +144,7 @@ fn api() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(limits::top_up))
         .routes(routes!(targets::list))
         .routes(routes!(targets::close))
+        .routes(routes!(usage::list))
         .routes(routes!(config::shown))
         .routes(routes!(config::reload))
         .routes(routes!(docs::openapi))

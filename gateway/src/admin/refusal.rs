@@ -44,6 +44,9 @@ pub(super) struct Told {
 struct Fault {
     /// Where, such as `models.fast.targets[1]`; empty for the whole.
     path: String,
+    /// File, line and column, where it stands in a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    place: Option<String>,
     /// What.
     message: String,
 }
@@ -70,7 +73,7 @@ impl Refusal {
 
     /// With all that is wrong with a configuration.
     pub(super) fn because(mut self, problems: Vec<Problem>) -> Self {
-        self.told.problems = problems.into_iter().map(|Problem { path, message }| Fault { path, message }).collect();
+        self.told.problems = problems.into_iter().map(|Problem { path, message, place }| Fault { path, place: place.map(|p| p.to_string()), message }).collect();
         self
     }
 }

@@ -3,17 +3,17 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
-use super::Address;
+use super::{Address, units};
 use crate::secret::Secret;
 
 /// Where the admin port is when nothing says otherwise.
 const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
 
 /// The admin port: an address, `off`, or the long form.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[derive(Debug, Clone, PartialEq, JsonSchema)]
+#[schemars(untagged)]
 pub enum Admin {
     /// Where it listens.
     Short(Address),
@@ -26,9 +26,17 @@ pub enum Admin {
 #[serde(deny_unknown_fields, default)]
 pub struct AdminConfig {
     /// Host and port. Default `127.0.0.1:8081`. It speaks plain HTTP; elsewhere than on loopback it needs a `token`.
+    #[serde(deserialize_with = "units::address")]
+    #[schemars(with = "Option<units::Socket>")]
     pub listen: Option<SocketAddr>,
     /// What callers of `/admin/` show as `Authorization: Bearer`, at least 16 characters. Without it one is made at the start and kept in `admin.token` in the folder `data`.
     pub token: Option<Secret>,
+}
+
+impl<'de> Deserialize<'de> for Admin {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        units::short_or_long(d, |text| units::address_or_off(text).map(Admin::Short), Admin::Long)
+    }
 }
 
 impl Admin {

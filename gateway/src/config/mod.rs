@@ -5,10 +5,14 @@ mod admin;
 mod consumers;
 mod identity;
 mod load;
+mod models;
+mod prompts;
 mod reference;
+mod shape;
 mod shown;
 mod units;
 mod usage;
+mod yaml;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,11 +24,14 @@ use serde::Deserialize;
 pub use admin::{Admin, AdminConfig};
 pub use consumers::{Consumer, Consumers, Each, Group, Groups, Key, KeyEntry, Limit, Redis, UnknownPrice, WhenDown, WindowKind};
 pub use identity::{Auth, ClientAuth, Jwt, OneOrMany, Tls};
-pub use load::{Problem, from_text, load, schema};
+pub use load::{Draft, Problem, from_text, load, read, schema};
+pub use models::{Balance, Breaker, ModelConfig, ModelEntry, ModelKind, OnDisconnect, Retry, Sticky, TargetConfig, TargetEntry, Timeout};
+pub use prompts::{PromptBody, PromptMessage, PromptUse, PromptVersion, Role};
 pub use reference::reference;
 pub use shown::Loaded;
 pub use units::{Count, Size, Span};
 pub use usage::{Usage, UsageConfig};
+pub use yaml::Place;
 
 use crate::credential::CredentialConfig;
 
@@ -33,6 +40,8 @@ use crate::credential::CredentialConfig;
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Where clients connect. Default `127.0.0.1:8080`. A listener that is not on loopback needs `consumers` or `auth.jwt`, or `auth.anonymous: true`.
+    #[serde(deserialize_with = "units::address")]
+    #[schemars(with = "Option<units::Socket>")]
     pub listen: Option<SocketAddr>,
     /// The admin port: the page at `/`, the API under `/admin/`, `/metrics`, `/healthz`, `/readyz`, `/status`. Default `127.0.0.1:8081`; `off` for none; `{ listen, token }` with a token of your own.
     pub admin: Option<Admin>,
@@ -55,7 +64,7 @@ pub struct Config {
     pub groups: Groups,
     /// Redis, where limits are counted and keys made at run time are kept for all replicas. Without it each process does so for itself.
     pub redis: Option<Redis>,
-    /// The folder where the gateway keeps what must outlive it: what has been spent, keys made at run time, the admin port's token. Default `./data`.
+    /// The folder where the gateway keeps what must outlive it: what has been spent, the history of usage, keys made at run time, the admin port's token. Default `./data`.
     pub data: Option<PathBuf>,
     /// Who may come in.
     pub auth: Auth,
@@ -98,11 +107,11 @@ impl Config {
 }
 
 /// A socket address, or `off`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(untagged)]
 pub enum Address {
     /// Host and port.
-    At(SocketAddr),
+    At(#[schemars(with = "units::Socket")] SocketAddr),
     /// The word `off`.
     Off(Off),
 }
@@ -142,6 +151,18 @@ pub struct ProviderConfig {
     /// Headers added to every request to this provider.
     #[serde(default)]
     pub headers: BTreeMap<String, crate::secret::Secret>,
+    /// The HTTP proxy on the way to this provider, such as `http://proxy.example.com:3128`, with `user:password@` before the host if it wants to know; `off` for none. Default what the environment says: `https_proxy`, `http_proxy`, `all_proxy`, `no_proxy`, or the same in capitals.
+    pub proxy: Option<ProxyUse>,
+}
+
+/// A proxy, or `off`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ProxyUse {
+    /// The word `off`.
+    Off(Off),
+    /// Its URL.
+    At(crate::secret::Secret),
 }
 
 impl ProviderConfig {
@@ -166,322 +187,49 @@ impl ProviderConfig {
     }
 }
 
-/// A model: `provider/model`, or the long form.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(from = "ModelForm")]
-pub struct ModelEntry(pub ModelConfig);
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(untagged)]
-enum ModelForm {
-    Short(String),
-    Long(Box<ModelConfig>),
-}
-
-impl From<ModelForm> for ModelEntry {
-    fn from(form: ModelForm) -> Self {
-        match form {
-            ModelForm::Short(target) => ModelEntry(ModelConfig { target: Some(target), ..ModelConfig::default() }),
-            ModelForm::Long(config) => ModelEntry(*config),
-        }
-    }
-}
-
-/// A virtual model.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct ModelConfig {
-    /// The one target, `provider/model`.
-    pub target: Option<String>,
-    /// Several targets, between which `balance` chooses.
-    pub targets: Vec<TargetEntry>,
-    /// How to choose among the targets.
-    pub balance: Balance,
-    /// What `consistent_hash` hashes: a header's name, or `user` for the field of that name. Default `user`.
-    pub hash_on: Option<String>,
-    /// When to try again.
-    pub retry: Option<Retry>,
-    /// How long to wait.
-    pub timeout: Option<Timeout>,
-    /// When to leave a failing target alone.
-    pub breaker: Option<Breaker>,
-    /// Targets to fall back to, in this order, across dialects.
-    pub fallback: Vec<String>,
-    /// Keeps a conversation on the target that has its prompt cached.
-    pub sticky: Option<Sticky>,
-    /// What becomes of an answer whose client leaves. `cancel`: the provider is cut off, and what was produced so far is charged. `drain`: the answer is read to its end, within the model's timeouts, and charged as the provider counts it.
-    pub on_disconnect: OnDisconnect,
-    /// What the model is for.
-    pub kind: ModelKind,
-    /// Templates and decoration of the prompt.
-    pub prompt: Option<PromptUse>,
-    /// Who may use it: consumers by name, groups as `group:name`. Default everyone known.
-    pub allow: Vec<String>,
-    /// Who may not, even if allowed.
-    pub deny: Vec<String>,
-    /// Parameters that are set where the client sets none.
-    #[schemars(with = "serde_json::Value")]
-    pub defaults: serde_json::Map<String, serde_json::Value>,
-}
-
-/// A target: `provider/model`, or with a weight.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(from = "TargetForm")]
-pub struct TargetEntry(pub TargetConfig);
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(untagged)]
-enum TargetForm {
-    Short(String),
-    Long(TargetConfig),
-}
-
-impl From<TargetForm> for TargetEntry {
-    fn from(form: TargetForm) -> Self {
-        match form {
-            TargetForm::Short(model) => TargetEntry(TargetConfig { model, weight: 1, priority: 0 }),
-            TargetForm::Long(config) => TargetEntry(config),
-        }
-    }
-}
-
-/// A target with its share.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TargetConfig {
-    /// `provider/model`.
-    pub model: String,
-    /// Its share among the others. Default 1.
-    #[serde(default = "one")]
-    pub weight: u32,
-    /// For `balance: priority`: lower goes first, equals share by weight. Default 0.
-    #[serde(default)]
-    pub priority: u32,
-}
-
-fn one() -> u32 {
-    1
-}
-
-/// How to choose among targets.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Balance {
-    /// In turn.
-    #[default]
-    RoundRobin,
-    /// By weight, evenly interleaved.
-    Weighted,
-    /// The same value of `hash_on` to the same target.
-    ConsistentHash,
-    /// The one with the fewest requests in flight, relative to its weight.
-    LeastConnections,
-    /// The fastest by a moving average that reacts to peaks at once, with probes of the others.
-    LowestLatency,
-    /// The one that has used the fewest tokens, relative to its weight.
-    LowestUsage,
-    /// The cheapest by the price table.
-    LowestCost,
-    /// The first that is up, by `priority`.
-    Priority,
-}
-
-/// When to try again.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Retry {
-    /// How many tries among the targets, the first included. Default 2. Each fallback has one more.
-    #[serde(default = "two")]
-    pub attempts: u32,
-    /// What is worth another try: `connect`, `timeout`, `429`, `5xx`, or any status. Default all four.
-    #[serde(default = "retry_on", deserialize_with = "units::causes")]
-    #[schemars(with = "Vec<units::Cause>")]
-    pub on: Vec<String>,
-    /// Pause before the second try on the same target; doubles with each. A Retry-After is a floor under it. Default `200ms`.
-    pub backoff: Option<Span>,
-}
-
-fn two() -> u32 {
-    2
-}
-
-fn retry_on() -> Vec<String> {
-    ["connect", "timeout", "429", "5xx"].map(str::to_owned).into()
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Retry { attempts: two(), on: retry_on(), backoff: None }
-    }
-}
-
-/// How long to wait.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Timeout {
-    /// For the connection. Default `5s`.
-    pub connect: Option<Span>,
-    /// For the first event of a stream. Default `60s`.
-    pub first_token: Option<Span>,
-    /// Between two pieces of an answer. Default `60s`.
-    pub idle: Option<Span>,
-    /// For the whole answer. Default `10m`.
-    pub total: Option<Span>,
-}
-
-/// When to leave a failing target alone.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Breaker {
-    /// How many failures within the window open it. Default 5; 0 switches it off.
-    #[serde(default = "five")]
-    pub failures: u32,
-    /// The window. Default `30s`.
-    pub window: Option<Span>,
-    /// How long it stays open before one request probes the target. Default `15s`.
-    pub cooldown: Option<Span>,
-}
-
-fn five() -> u32 {
-    5
-}
-
-impl Default for Breaker {
-    fn default() -> Self {
-        Breaker { failures: five(), window: None, cooldown: None }
-    }
-}
-
-/// What keeps a conversation on its target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Sticky {
-    /// The conversation's beginning: the system messages and the first turn of the user.
-    PromptPrefix,
-}
-
-/// What becomes of an answer whose client leaves.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OnDisconnect {
-    /// The provider is cut off.
-    #[default]
-    Cancel,
-    /// It is read to its end.
-    Drain,
-}
-
-/// What a model is for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ModelKind {
-    /// Whatever its targets can do.
-    #[default]
-    Any,
-    /// Chat only.
-    Chat,
-    /// Embeddings only.
-    Embedding,
-    /// Reranking only.
-    Rerank,
-}
-
-/// Templates and decoration of the prompt.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct PromptUse {
-    /// The template that every request to this model is made from: `name` or `name@version`. Its variables come in the request's `prompt.variables`.
-    pub template: Option<String>,
-    /// Messages put in front of the conversation.
-    pub prepend: Vec<PromptMessage>,
-    /// Messages put behind it.
-    pub append: Vec<PromptMessage>,
-    /// Whether requests that use no template are refused.
-    pub require_template: bool,
-}
-
-/// A message of the operator's.
-#[derive(Debug, Clone, Deserialize, JsonSchema, serde::Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct PromptMessage {
-    /// `system`, `user` or `assistant`.
-    pub role: Role,
-    /// Its text.
-    pub content: String,
-}
-
-/// Who speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// The operator.
-    System,
-    /// The user.
-    User,
-    /// The model.
-    Assistant,
-}
-
-/// A template: its text, or with a weight.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(from = "PromptForm")]
-pub struct PromptVersion {
-    /// The text of one user message, or whole messages.
-    pub body: PromptBody,
-    /// Its share when the version is not named. Default 1.
-    pub weight: u32,
-}
-
-/// What a template makes.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum PromptBody {
-    /// One user message with `{{variables}}`.
-    Text(String),
-    /// Messages with `{{variables}}`.
-    Messages(Vec<PromptMessage>),
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(untagged)]
-enum PromptForm {
-    Short(String),
-    Long(PromptLong),
-}
-
-/// One version of a prompt template.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "Template")]
-struct PromptLong {
-    /// The text of one user message, or a list of messages, with `{{variables}}`.
-    template: PromptBody,
-    /// Its share when the version is not named. Default 1.
-    #[serde(default = "one")]
-    weight: u32,
-}
-
-impl From<PromptForm> for PromptVersion {
-    fn from(form: PromptForm) -> Self {
-        match form {
-            PromptForm::Short(text) => PromptVersion { body: PromptBody::Text(text), weight: 1 },
-            PromptForm::Long(PromptLong { template, weight }) => PromptVersion { body: template, weight },
-        }
-    }
-}
-
 /// What is written down.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
-    /// `error`, `warn`, `info`, `debug` or `trace`. Default `info`.
-    pub level: Option<String>,
+    /// How much is said. Default `info`.
+    pub level: Option<Level>,
     /// Whether the gateway's own log is JSON. Default: text on a terminal, JSON elsewhere.
     pub json: Option<bool>,
     /// Whether prompts and answers appear in the ledger. Default no.
     pub content: bool,
     /// Where the ledger is written, one entry per request. Default standard output; `off` for nowhere.
     pub audit: Option<Audit>,
+}
+
+/// How much the log says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// What failed.
+    Error,
+    /// What an operator should look at, too.
+    Warn,
+    /// What happens to the process, too.
+    #[default]
+    Info,
+    /// What helps to find a fault, too.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl Level {
+    /// The word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Level::Error => "error",
+            Level::Warn => "warn",
+            Level::Info => "info",
+            Level::Debug => "debug",
+            Level::Trace => "trace",
+        }
+    }
 }
 
 /// Where the ledger is written.

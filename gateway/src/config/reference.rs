@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value};
 
 /// Types that people know by a word; how they are written stands once, at the top.
-const WORDS: &[(&str, &str)] = &[("Span", "duration"), ("Size", "size"), ("Count", "count"), ("Secret", "secret")];
+const WORDS: &[(&str, &str)] = &[("Span", "duration"), ("Size", "size"), ("Count", "count"), ("Secret", "secret"), ("Socket", "address and port")];
 
 const HEAD: &str = "\
 <!-- Generated from the code's doc lines by `trivium schema --markdown`. Do not edit: change the doc line, then `BLESS=1 cargo test -p gateway --test house`. -->

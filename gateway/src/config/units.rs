@@ -1,9 +1,13 @@
 //! Durations, sizes and counts as people write them: `200ms`, `5m`, `7d`; `64KiB`, `8MiB`; `200k`, `1M`.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
+
+use super::{Address, Off};
 
 /// A duration: a number and `ms`, `s`, `m`, `h` or `d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,6 +63,35 @@ pub(super) enum Cause {
     Status(u16),
 }
 
+/// Where to listen, in the schema.
+pub(super) struct Socket;
+
+impl JsonSchema for Socket {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Socket".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": r"^.+:[0-9]+$", "description": SOCKET })
+    }
+}
+
+const SOCKET: &str = "an address and a port such as 127.0.0.1:8080 or 0.0.0.0:8080";
+
+/// Reads where to listen.
+pub(super) fn address<'de, D: Deserializer<'de>>(d: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = Option::<String>::deserialize(d)?;
+    text.map(|t| t.parse().map_err(|_| de::Error::custom(format!("must be {SOCKET}")))).transpose()
+}
+
+/// Reads where to listen, or `off`.
+pub(super) fn address_or_off(text: &str) -> Result<Address, String> {
+    match text {
+        "off" => Ok(Address::Off(Off::Off)),
+        at => at.parse().map(Address::At).map_err(|_| format!("must be {SOCKET}, or `off`")),
+    }
+}
+
 /// Reads a list of causes as words.
 pub(super) fn causes<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
     let causes = Vec::<Cause>::deserialize(d)?;
@@ -69,6 +102,33 @@ pub(super) fn causes<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::
             Cause::Status(status) => status.to_string(),
         })
         .collect())
+}
+
+/// Reads the short form of something, a word, or its long one, a map. Unlike with serde's own way, what is wrong inside keeps its
+/// path, and its words.
+pub(super) fn short_or_long<'de, D: Deserializer<'de>, T, L: Deserialize<'de>>(d: D, short: fn(&str) -> Result<T, String>, long: fn(L) -> T) -> Result<T, D::Error> {
+    struct Forms<T, L> {
+        short: fn(&str) -> Result<T, String>,
+        long: fn(L) -> T,
+    }
+
+    impl<'de, T, L: Deserialize<'de>> de::Visitor<'de> for Forms<T, L> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("text or a map")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+            (self.short)(text).map_err(E::custom)
+        }
+
+        fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+            L::deserialize(de::value::MapAccessDeserializer::new(map)).map(self.long)
+        }
+    }
+
+    d.deserialize_any(Forms { short, long })
 }
 
 macro_rules! unit {

@@ -1,10 +1,9 @@
 //! The history of usage, as written by the user.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, de};
-use serde_json::Value;
+use serde::{Deserialize, Deserializer};
 
-use super::{Off, Span};
+use super::{Off, Span, units};
 
 /// Whether there is a history of usage.
 #[derive(Debug, Clone, JsonSchema)]
@@ -25,12 +24,8 @@ pub struct Usage {
 }
 
 impl<'de> Deserialize<'de> for UsageConfig {
-    /// The two forms are told apart here, because serde's message for "neither of two" says nothing.
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        match Value::deserialize(d)? {
-            Value::String(word) if word == "off" => Ok(UsageConfig::Off(Off::Off)),
-            map @ Value::Object(_) => Usage::deserialize(map).map(UsageConfig::Kept).map_err(de::Error::custom),
-            _ => Err(de::Error::custom("must be `off`, or a map such as `{ keep: 400d }`")),
-        }
+        let off = |word: &str| if word == "off" { Ok(UsageConfig::Off(Off::Off)) } else { Err("must be `off`, or a map such as `{ keep: 400d }`".to_owned()) };
+        units::short_or_long(d, off, UsageConfig::Kept)
     }
 }

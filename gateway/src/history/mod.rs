@@ -203,12 +203,11 @@ impl History {
     /// When there are too many rows, or the folder cannot be read.
     pub async fn report(self: &Arc<Self>, query: Query) -> Result<Report, Error> {
         let first = self.today().before(self.keep.load(Relaxed)).max(query.from);
-        let days = first.to(query.to.min(self.today().next()));
         match &self.place {
-            Place::Redis(replicas) => self.ask(replicas, query, days).await,
+            Place::Redis(replicas) => self.ask(replicas, query, first).await,
             Place::Folder(..) => {
-                let (history, days) = (self.clone(), days.collect::<Vec<_>>());
-                let read = tokio::task::spawn_blocking(move || history.read(query, &days)).await;
+                let history = self.clone();
+                let read = tokio::task::spawn_blocking(move || history.read(query, first)).await;
                 read.unwrap_or_else(|e| Err(Error::Unreadable(std::io::Error::other(e))))
             }
         }
@@ -226,54 +225,58 @@ impl History {
     }
 
     /// From the folder, and from memory what is there.
-    fn read(&self, query: Query, days: &[Day]) -> Result<Report, Error> {
+    fn read(&self, query: Query, first: Day) -> Result<Report, Error> {
         let Place::Folder(path, _) = &self.place else { return Ok(Sheet::new(query).finish(Vec::new())) };
-        let consumer = query.consumer.clone();
+        let (consumer, asked) = (query.consumer.clone(), first..=query.to);
         let mut sheet = Sheet::new(query);
-        let mut damaged = 0;
-        let mut there = folder::days(path).map_err(Error::Unreadable)?;
-        there.extend(self.tables.days());
-        for day in days.iter().filter(|day| there.contains(day)) {
-            let text = day.to_string().into();
-            if let Some(Rows { rows, .. }) = self.tables.rows(*day, consumer.as_deref()) {
+        let mut gaps = Vec::new();
+        let mut days = folder::days(path).map_err(Error::Unreadable)?;
+        days.extend(self.tables.days());
+        for day in days.into_iter().filter(|day| asked.contains(day)) {
+            let text: Arc<str> = day.to_string().into();
+            if let Some(Rows { rows, .. }) = self.tables.rows(day, consumer.as_deref()) {
                 rows.iter().try_for_each(|(key, sums)| sheet.add(&text, key, sums))?;
                 continue;
             }
-            let found = folder::read(path, *day, consumer.as_deref()).map_err(Error::Unreadable)?;
-            damaged += found.damaged;
-            found.sums.iter().try_for_each(|(key, sums)| sheet.add(&text, key, sums))?;
+            match folder::read(path, day, consumer.as_deref()) {
+                Ok(found) => {
+                    damaged(&mut gaps, &text, found.damaged);
+                    found.sums.iter().try_for_each(|(key, sums)| sheet.add(&text, key, sums))?;
+                }
+                Err(error) => gaps.push(format!("{day} cannot be read: {error}")),
+            }
         }
-        Ok(sheet.finish(gaps(damaged, false)))
+        Ok(sheet.finish(gaps))
     }
 
     /// From Redis, and from memory what this replica knows better.
-    async fn ask(&self, replicas: &Replicas, query: Query, days: impl Iterator<Item = Day>) -> Result<Report, Error> {
+    async fn ask(&self, replicas: &Replicas, query: Query, first: Day) -> Result<Report, Error> {
         let consumer = query.consumer.clone();
+        // Replicas whose clocks are ahead count for tomorrow already.
+        let last = self.tables.days().into_iter().fold(self.today().next(), Day::max).min(query.to);
         let mut sheet = Sheet::new(query);
-        let (mut damaged, mut away) = (0, false);
-        for day in days {
-            let text = day.to_string().into();
+        let (mut gaps, mut away) = (Vec::new(), false);
+        for day in first.to(last) {
+            let text: Arc<str> = day.to_string().into();
             let found = if away { None } else { replicas.read(day, consumer.as_deref()).await };
             let (source, rows) = self.tables.rows(day, consumer.as_deref()).map(|here| (here.source, here.rows)).unzip();
             if let Some(found) = found {
-                damaged += found.damaged;
+                damaged(&mut gaps, &text, found.damaged);
                 found.said.iter().filter(|(from, ..)| Some(from) != source.as_ref()).try_for_each(|(_, key, sums)| sheet.add(&text, key, sums))?;
             } else {
                 away = true;
             }
             rows.into_iter().flatten().try_for_each(|(key, sums)| sheet.add(&text, &key, &sums))?;
         }
-        Ok(sheet.finish(gaps(damaged, away)))
+        if away {
+            gaps.push("Redis does not answer: from then on only what this replica has in memory is in here".into());
+        }
+        Ok(sheet.finish(gaps))
     }
 }
 
-fn gaps(damaged: usize, away: bool) -> Vec<String> {
-    let mut gaps = Vec::new();
-    if damaged > 0 {
-        gaps.push(format!("{damaged} lines cannot be read"));
+fn damaged(gaps: &mut Vec<String>, day: &str, lines: usize) {
+    if lines > 0 {
+        gaps.push(format!("{lines} lines of {day} cannot be read"));
     }
-    if away {
-        gaps.push("Redis does not answer: only what this replica has in memory is in here".into());
-    }
-    gaps
 }

@@ -4,14 +4,13 @@
 //! A connection of its own, so that a large piece of history never stands before a reservation. While Redis is away nothing
 //! is lost: sums are in memory, and what it does not know yet is told when it is back.
 
-use std::collections::BTreeMap;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use fred::clients::{Client, Pipeline, WithOptions};
-use fred::error::Error;
+use fred::error::{Error, ErrorKind};
 use fred::interfaces::{ClientLike, EventInterface, HashesInterface, KeysInterface, SetsInterface};
 use fred::types::Value;
 use fred::types::config::Options;
@@ -159,8 +158,7 @@ impl Link {
     async fn send(&self, rows: &[Row], keep: u32) -> Result<(), Error> {
         let mut hashes: BTreeMap<(Day, &str), HashMap<String, String>> = BTreeMap::new();
         for Row { day, source, key, sums } in rows {
-            let field = serde_json::to_string(&(source, key)).unwrap_or_default();
-            let value = serde_json::to_string(sums).unwrap_or_default();
+            let (field, value) = written(source, key, sums).map_err(|e| Error::new(ErrorKind::InvalidArgument, e.to_string()))?;
             hashes.entry((*day, key.consumer.as_deref().unwrap_or_default())).or_default().insert(field, value);
         }
         let pipeline = self.pipeline();
@@ -188,11 +186,11 @@ impl Link {
                 let _: () = pipeline.hgetall(self.hash(day, consumer)).await?;
             }
             let answers: Value = pipeline.all().await?;
-            for hash in answers.into_array() {
+            for (hash, consumer) in answers.into_array().into_iter().zip(batch) {
                 for (field, value) in hash.convert::<HashMap<String, String>>()? {
-                    match (serde_json::from_str::<(Arc<str>, Key)>(&field), serde_json::from_str::<Sums>(&value)) {
-                        (Ok((source, key)), Ok(sums)) => found.said.push((source, key, sums)),
-                        _ => found.damaged += 1,
+                    match read(consumer, &field, &value) {
+                        Ok(said) => found.said.push(said),
+                        Err(_) => found.damaged += 1,
                     }
                 }
             }
@@ -221,6 +219,19 @@ pub(super) struct Found {
     pub(super) said: Vec<Said>,
     /// Fields that cannot be read.
     pub(super) damaged: usize,
+}
+
+/// A row as Redis keeps it: short, because it may keep many. The consumer is in the name of the hash.
+fn written(source: &str, key: &Key, sums: &Sums) -> serde_json::Result<(String, String)> {
+    let Key { consumer: _, groups, route, provider, model_used } = key;
+    Ok((serde_json::to_string(&(source, groups, route, provider, model_used))?, serde_json::to_string(&sums.figures())?))
+}
+
+fn read(consumer: &str, field: &str, value: &str) -> serde_json::Result<Said> {
+    let (source, groups, route, provider, model_used) = serde_json::from_str(field)?;
+    let figures: Vec<u64> = serde_json::from_str(value)?;
+    let key = Key { consumer: Some(consumer.into()).filter(|_| !consumer.is_empty()), groups, route, provider, model_used };
+    Ok((source, key, Sums::from_figures(&figures)))
 }
 
 /// Nothing waits for a connection that is gone.

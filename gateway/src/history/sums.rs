@@ -124,23 +124,28 @@ impl Sums {
 
     /// Adds what was used elsewhere. A provider that tells absurd figures makes no small ones of them.
     pub fn add(&mut self, more: &Sums) {
-        let Sums { requests, failed, lost, input, cache_read, cache_write, cache_write_1h, input_audio, output, reasoning, output_audio, nanodollars } = self;
-        for (sum, n) in [
-            (requests, more.requests),
-            (failed, more.failed),
-            (lost, more.lost),
-            (input, more.input),
-            (cache_read, more.cache_read),
-            (cache_write, more.cache_write),
-            (cache_write_1h, more.cache_write_1h),
-            (input_audio, more.input_audio),
-            (output, more.output),
-            (reasoning, more.reasoning),
-            (output_audio, more.output_audio),
-            (nanodollars, more.nanodollars),
-        ] {
+        for (sum, n) in self.each().into_iter().zip(more.figures()) {
             *sum = sum.saturating_add(n);
         }
+    }
+
+    /// All figures in an order that stays: a new one comes at the end.
+    pub(super) fn figures(mut self) -> [u64; 12] {
+        self.each().map(|n| *n)
+    }
+
+    /// From figures in that order.
+    pub(super) fn from_figures(figures: &[u64]) -> Self {
+        let mut sums = Sums::default();
+        for (sum, n) in sums.each().into_iter().zip(figures) {
+            *sum = *n;
+        }
+        sums
+    }
+
+    fn each(&mut self) -> [&mut u64; 12] {
+        let Sums { requests, failed, lost, input, cache_read, cache_write, cache_write_1h, input_audio, output, reasoning, output_audio, nanodollars } = self;
+        [requests, failed, lost, input, cache_read, cache_write, cache_write_1h, input_audio, output, reasoning, output_audio, nanodollars]
     }
 
     /// Of two states of the same sums, the later one: it has seen more.

@@ -64,7 +64,7 @@ async fn pass(x: &mut Exchange, rules: &Rules, parts: &http::request::Parts, bod
     let (mut head, ()) = request.body(()).map_err(|e| Fault::gateway("the request to the provider could not be made").detail(e))?.into_parts();
     let payload = Payload::from(body);
     provider.credential.apply(&mut head, &payload).await?;
-    let client = x.state.client(std::time::Duration::from_secs(5));
+    let client = x.state.client(std::time::Duration::from_secs(5)).through(provider.proxy.clone());
     let call = upstream::Call { method: head.method, uri: head.uri, headers: head.headers, body: payload };
     let began = std::time::Instant::now();
     let sent = client.call(call).await;

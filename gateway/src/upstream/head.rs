@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use smallvec::SmallVec;
 
-use super::{Call, Error};
+use super::{Call, Error, Proxy};
 
 /// Most headers that an answer may have.
 const MOST_HEADERS: usize = 100;
@@ -23,17 +23,25 @@ pub(super) struct Head {
     pub(super) keep_alive: bool,
 }
 
-/// Writes the head of a request, down to the blank line.
-pub(super) fn write(call: &Call) -> Vec<u8> {
+/// Writes the head of a request, down to the blank line. A proxy that passes it on is told where to.
+pub(super) fn write(call: &Call, relay: Option<&Proxy>) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
+    let authority = call.uri.authority().map_or("", http::uri::Authority::as_str);
+    // Names and passwords in a URL are no part of the host.
+    let host = authority.rsplit('@').next().unwrap_or(authority).as_bytes();
     out.extend_from_slice(call.method.as_str().as_bytes());
     out.push(b' ');
+    if relay.is_some() {
+        out.extend_from_slice(b"http://");
+        out.extend_from_slice(host);
+    }
     out.extend_from_slice(call.uri.path_and_query().map_or("/", |p| p.as_str()).as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     if !call.headers.contains_key(header::HOST) {
-        let authority = call.uri.authority().map_or("", http::uri::Authority::as_str);
-        // Names and passwords in a URL are no part of the host.
-        field(&mut out, "host", authority.rsplit('@').next().unwrap_or(authority).as_bytes());
+        field(&mut out, "host", host);
+    }
+    if let Some(value) = relay.and_then(|p| p.authorization.as_ref()) {
+        field(&mut out, "proxy-authorization", value.as_bytes());
     }
     for (name, value) in &call.headers {
         field(&mut out, name.as_str(), value.as_bytes());

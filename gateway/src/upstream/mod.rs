@@ -5,18 +5,20 @@
 mod body;
 mod connection;
 mod head;
+mod proxy;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::uri::Authority;
-use http::{HeaderMap, Method, Response, Uri};
+use http::{HeaderMap, Method, Response, StatusCode, Uri};
 use providers::envelope::Payload;
 use rustls_pki_types::ServerName;
 
 pub use body::Answer;
 use connection::Connection;
+pub use proxy::{Proxies, Proxy};
 
 /// What can go wrong on the way to an upstream.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +33,14 @@ pub enum Error {
         host: String,
         /// Why.
         source: std::io::Error,
+    },
+    /// The proxy on the way does not let us through.
+    #[error("the proxy {proxy} {what}")]
+    Proxy {
+        /// Host and port.
+        proxy: String,
+        /// What it did.
+        what: String,
     },
     /// The connection was not made in time.
     #[error("cannot connect to {0}: no answer in time")]
@@ -50,7 +60,7 @@ impl Error {
     /// Whether there never was a connection: nothing can have been received on the other side.
     #[must_use]
     pub fn is_connect(&self) -> bool {
-        matches!(self, Error::Url(_) | Error::Connect { .. } | Error::ConnectTimeout(_))
+        matches!(self, Error::Url(_) | Error::Connect { .. } | Error::Proxy { .. } | Error::ConnectTimeout(_))
     }
 }
 
@@ -72,6 +82,7 @@ pub struct Call {
 struct Place {
     tls: bool,
     authority: Authority,
+    via: Option<Arc<Proxy>>,
 }
 
 /// Connections that wait to be used again.
@@ -85,6 +96,7 @@ struct Idle {
 pub struct Client {
     shared: Arc<Shared>,
     connect: Duration,
+    proxy: Option<Arc<Proxy>>,
 }
 
 struct Shared {
@@ -101,13 +113,19 @@ impl Client {
     /// A client that connects within `connect`.
     #[must_use]
     pub fn new(tls: Arc<rustls::ClientConfig>, connect: Duration) -> Self {
-        Client { shared: Arc::new(Shared { tls: tls.into(), idle: Mutex::default() }), connect }
+        Client { shared: Arc::new(Shared { tls: tls.into(), idle: Mutex::default() }), connect, proxy: None }
     }
 
     /// The same connections, with another patience for new ones.
     #[must_use]
     pub fn with_connect(&self, connect: Duration) -> Self {
-        Client { shared: self.shared.clone(), connect }
+        Client { shared: self.shared.clone(), connect, proxy: self.proxy.clone() }
+    }
+
+    /// The same connections, and others through this proxy.
+    #[must_use]
+    pub fn through(&self, proxy: Option<Arc<Proxy>>) -> Self {
+        Client { shared: self.shared.clone(), connect: self.connect, proxy }
     }
 
     /// Sends a request and waits for the head of its answer. The body is read by whoever has the answer; dropping it before
@@ -116,30 +134,33 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn call(&self, call: Call) -> Result<Response<Answer>, Error> {
-        let place = Place::of(&call.uri)?;
-        let head = head::write(&call);
+        let place = Place::of(&call.uri, &self.proxy)?;
+        let head = head::write(&call, place.relay());
         // A connection that waited may have been closed meanwhile, which may show only when it is used. What can be asked
         // twice is asked again over a new one; a question that costs money is not, unless the routing's own rules say so.
         if let Some(mut connection) = self.take(&place) {
             match connection.exchange(&head, call.body.pieces()).await {
-                Ok(answer) => return Ok(self.answer(place, connection, answer, &call.method)),
+                Ok(answer) => return self.answer(place, connection, answer, &call.method),
                 Err(Error::Io(_) | Error::Closed) if !connection.has_received() && call.method.is_idempotent() => {}
                 Err(e) => return Err(e),
             }
         }
         let mut connection = self.open(&place).await?;
         let answer = connection.exchange(&head, call.body.pieces()).await?;
-        Ok(self.answer(place, connection, answer, &call.method))
+        self.answer(place, connection, answer, &call.method)
     }
 
-    fn answer(&self, place: Place, connection: Connection, head: head::Head, method: &Method) -> Response<Answer> {
+    fn answer(&self, place: Place, connection: Connection, head: head::Head, method: &Method) -> Result<Response<Answer>, Error> {
+        if let Some(proxy) = place.relay().filter(|_| head.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED) {
+            return Err(Error::Proxy { proxy: proxy.to_string(), what: proxy::refused(head.status.as_u16()) });
+        }
         let mut response = Response::new(());
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers;
         let back = Back { shared: Arc::downgrade(&self.shared), place };
         let (parts, ()) = response.into_parts();
         let body = Answer::new(connection, &parts, method, head.keep_alive, back);
-        Response::from_parts(parts, body)
+        Ok(Response::from_parts(parts, body))
     }
 
     /// The connection that was used last and still seems to be open.
@@ -162,7 +183,10 @@ impl Client {
     async fn open(&self, place: &Place) -> Result<Connection, Error> {
         let host = || format!("{}:{}", place.host(), place.port());
         let opening = async {
-            let tcp = connect(place).await.map_err(|source| Error::Connect { host: host(), source })?;
+            let tcp = match &place.via {
+                None => connect(place.name(), place.port()).await.map_err(|source| Error::Connect { host: host(), source })?,
+                Some(proxy) => self.open_through(proxy, place, &host()).await?,
+            };
             if !place.tls {
                 return Ok(Connection::plain(tcp));
             }
@@ -172,12 +196,22 @@ impl Client {
         };
         tokio::time::timeout(self.connect, opening).await.map_err(|_| Error::ConnectTimeout(host()))?
     }
+
+    /// A connection to a proxy; for an encrypted one to what lies behind it, with a tunnel to there.
+    async fn open_through(&self, proxy: &Proxy, place: &Place, host: &str) -> Result<tokio::net::TcpStream, Error> {
+        let wrong = |what: String| Error::Proxy { proxy: proxy.to_string(), what };
+        let mut tcp = connect(proxy.host.trim_matches(['[', ']']), proxy.port).await.map_err(|e| wrong(format!("cannot be reached: {e}")))?;
+        if place.tls {
+            proxy::tunnel(&mut tcp, proxy, host).await.map_err(wrong)?;
+        }
+        Ok(tcp)
+    }
 }
 
 /// Tries every address that the name has, in the resolver's order.
-async fn connect(place: &Place) -> std::io::Result<tokio::net::TcpStream> {
+async fn connect(name: &str, port: u16) -> std::io::Result<tokio::net::TcpStream> {
     let mut last = None;
-    for address in tokio::net::lookup_host((place.name(), place.port())).await? {
+    for address in tokio::net::lookup_host((name, port)).await? {
         match tokio::net::TcpStream::connect(address).await {
             Ok(tcp) => {
                 // Without it, the end of a request waits for the upstream's delayed acknowledgement.
@@ -191,14 +225,19 @@ async fn connect(place: &Place) -> std::io::Result<tokio::net::TcpStream> {
 }
 
 impl Place {
-    fn of(uri: &Uri) -> Result<Self, Error> {
+    fn of(uri: &Uri, via: &Option<Arc<Proxy>>) -> Result<Self, Error> {
         let tls = match uri.scheme_str() {
             Some("http") => false,
             Some("https") => true,
             _ => return Err(Error::Url(uri.to_string())),
         };
         let authority = uri.authority().filter(|a| !a.host().is_empty()).ok_or_else(|| Error::Url(uri.to_string()))?;
-        Ok(Place { tls, authority: authority.clone() })
+        Ok(Place { tls, authority: authority.clone(), via: via.clone() })
+    }
+
+    /// The proxy that is asked itself, because nothing is encrypted. It is told the whole URL.
+    fn relay(&self) -> Option<&Proxy> {
+        self.via.as_deref().filter(|_| !self.tls)
     }
 
     fn host(&self) -> &str {
@@ -233,5 +272,7 @@ impl Back {
     }
 }
 
+#[cfg(test)]
+mod proxied;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! Hosts that speak OpenAI's dialect with small differences: one line each, the differences as data.
+//! Hosts that speak OpenAI's dialect with small differences: an entry each, the differences as data.
 
 mod answer;
 mod messages;
@@ -69,12 +69,16 @@ pub enum Oddity {
     StopList,
     /// Refuses `strict` in a function.
     NoStrictTools,
+    /// Has freeform tools, or hosts that have them behind it.
+    CustomTools,
     /// Files are parts of type `file_url`, their data without `data:`.
     FileUrls,
     /// Gives one choice, whatever `n` says.
     OneChoice,
     /// `response_format` knows no schema.
     NoSchema,
+    /// Embeddings must say whether a text is a `passage` or a `query`.
+    PassageOrQuery,
     /// Tells beside the choices, or by a finish of its own, that it broke off.
     ErrorAside,
 }
@@ -135,7 +139,7 @@ pub const PRESETS: &[Preset] = &[
         message: &["role", "content", "tool_calls", "tool_call_id", "reasoning"],
         developer: true,
         efforts: &["none", "default", "low", "medium", "high"],
-        drops: &["logit_bias", "store", "metadata", "verbosity", "prediction", "prompt_cache_key", "prompt_cache_retention", "safety_identifier"],
+        drops: &["logit_bias", "store", "metadata", "verbosity", "prediction", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "safety_identifier"],
         refuses: &["logprobs", "top_logprobs"],
         oddities: &[Oddity::OneChoice, Oddity::ErrorAside],
         ..PLAIN
@@ -162,7 +166,7 @@ pub const PRESETS: &[Preset] = &[
         thinking: Thinking::Content,
         message: &["role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content"],
         efforts: &["none", "low", "medium", "high"],
-        drops: &["store", "verbosity", "prompt_cache_retention", "safety_identifier"],
+        drops: &["store", "verbosity", "prompt_cache_retention", "prompt_cache_options", "safety_identifier"],
         ..PLAIN
     },
     Preset {
@@ -175,7 +179,7 @@ pub const PRESETS: &[Preset] = &[
         message: &["role", "content", "name", "tool_calls", "tool_call_id", "reasoning"],
         developer: true,
         efforts: &["none", "low", "medium", "high"],
-        drops: &["store", "metadata", "verbosity", "prompt_cache_retention", "safety_identifier"],
+        drops: &["store", "metadata", "verbosity", "prompt_cache_retention", "prompt_cache_options", "safety_identifier"],
         ..PLAIN
     },
     Preset {
@@ -208,6 +212,7 @@ pub const PRESETS: &[Preset] = &[
             "parallel_tool_calls",
             "prompt_cache_key",
             "prompt_cache_retention",
+            "prompt_cache_options",
             "safety_identifier",
         ],
         oddities: &[Oddity::NoStrictTools],
@@ -233,9 +238,10 @@ pub const PRESETS: &[Preset] = &[
         odd_answers: true,
         thinking: Thinking::Blocks,
         developer: true,
+        oddities: &[Oddity::CustomTools],
         ..PLAIN
     },
-    Preset { kind: "nvidia", base_url: "https://integrate.api.nvidia.com/v1", env: "NVIDIA_API_KEY", also: &[COMPLETIONS, Embeddings], max_tokens: true, ..PLAIN },
+    Preset { kind: "nvidia", base_url: "https://integrate.api.nvidia.com/v1", env: "NVIDIA_API_KEY", also: &[COMPLETIONS, Embeddings], max_tokens: true, oddities: &[Oddity::PassageOrQuery], ..PLAIN },
     Preset {
         kind: "sambanova",
         base_url: "https://api.sambanova.ai/v1",
@@ -321,7 +327,17 @@ impl Provider for Compatible {
     }
 
     fn adapt(&self, operation: Operation, edit: &mut Edit<'_>, target: &Target<'_>) -> Result<Vec<String>, Error> {
-        if operation == Operation::Chat(Dialect::Chat) { request::adapt(self.preset, edit, target) } else { openai::adapt(operation, edit, target) }
+        if operation == Operation::Chat(Dialect::Chat) {
+            return request::adapt(self.preset, edit, target);
+        }
+        let warnings = openai::adapt(operation, edit, target)?;
+        if operation == Operation::Embeddings && self.preset.has(Oddity::PassageOrQuery) {
+            request::passage_or_query(edit)?;
+        }
+        if self.preset.no_stream_options {
+            edit.remove("stream_options");
+        }
+        Ok(warnings)
     }
 
     fn verbatim(&self, operation: Operation) -> bool {

@@ -4,8 +4,8 @@ use serde_json::value::RawValue;
 
 use super::{Oddity, Preset};
 use crate::envelope::{Edit, Envelope};
-use crate::wire::{ChatRequest, Str, Tool};
-use crate::{Error, Target, openai};
+use crate::wire::{Choice, Str, Tool};
+use crate::{Error, Target, cohere, openai};
 
 /// Words for an effort, from the least to the most.
 const EFFORTS: &[&str] = &["minimal", "low", "medium", "high", "xhigh", "max"];
@@ -116,37 +116,58 @@ fn logprobs(edit: &mut Edit<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// `functions` as `tools`, and functions without `strict`, where the host wants that.
+/// Tools as the host knows them: functions in their present form, only those that may be called, without `strict` where that
+/// is refused.
 pub(super) fn tools(preset: &Preset, edit: &mut Edit<'_>) -> Result<(), Error> {
     let envelope = edit.envelope();
+    let holds = |field: &str, words: &str| envelope.get(field).is_some_and(|raw| raw.contains(words));
     let older = envelope.get("functions").is_some() || envelope.get("function_call").is_some();
-    let strict = preset.has(Oddity::NoStrictTools) && envelope.get("tools").is_some_and(|t| t.contains("\"strict\""));
-    if !older && !strict {
+    let allowed = holds("tool_choice", "\"allowed_tools\"");
+    let strict = preset.has(Oddity::NoStrictTools) && holds("tools", "\"strict\"");
+    if !older && !allowed && !strict && !holds("tools", "\"custom\"") {
         return Ok(());
     }
     let request = envelope.chat()?;
     let mut tools: Vec<Tool<'_>> = request.tools.clone().unwrap_or_default();
+    if let Some(at) = tools.iter().position(|t| t.custom.is_some()).filter(|_| !preset.has(Oddity::CustomTools)) {
+        return Err(Error::unsupported(preset.kind, format!("tools[{at}]"), "it has no freeform tools; give the tool as a function with one string parameter"));
+    }
+    tools.extend(request.functions.iter().flatten().map(|f| Tool { kind: Some("function".into()), function: Some(f.clone()), ..Tool::default() }));
+    let choice = if allowed || older { request.choice()? } else { None };
+    if let Some(Choice::Allowed { names, required }) = &choice {
+        tools.retain(|t| t.function.as_ref().and_then(|f| f.name.as_ref()).is_some_and(|name| names.contains(name)));
+        if tools.is_empty() {
+            return Err(Error::invalid("tool_choice", "`tool_choice` allows only tools that are not in `tools`"));
+        }
+        edit.set_text("tool_choice", if *required { "required" } else { "auto" });
+    } else if let (Some(choice), Some(raw), None) = (&choice, request.function_call, request.tool_choice) {
+        edit.set("tool_choice", present(choice, raw));
+    }
     if older {
-        tools.extend(request.functions.iter().flatten().map(|f| Tool { kind: Some("function".into()), function: Some(f.clone()), ..Tool::default() }));
         edit.remove("functions");
         edit.remove("function_call");
     }
     if strict {
         tools.iter_mut().filter_map(|t| t.function.as_mut()).for_each(|f| f.strict = None);
     }
-    if !tools.is_empty() {
+    if (older || allowed || strict) && !tools.is_empty() {
         edit.set("tools", serde_json::to_string(&tools).map_err(Error::answer)?);
-    }
-    if let (true, None, Some(choice)) = (older, request.tool_choice, request.function_call) {
-        edit.set("tool_choice", choice_of_tool(&request, choice)?);
     }
     Ok(())
 }
 
 /// A choice of a function in the present form.
-fn choice_of_tool(request: &ChatRequest<'_>, raw: &RawValue) -> Result<String, Error> {
-    Ok(match request.choice()? {
-        Some(crate::wire::Choice::Named(name)) => serde_json::json!({ "type": "function", "function": { "name": &*name } }).to_string(),
+fn present(choice: &Choice<'_>, raw: &RawValue) -> String {
+    match choice {
+        Choice::Named(name) => serde_json::json!({ "type": "function", "function": { "name": &**name } }).to_string(),
         _ => raw.get().to_owned(),
-    })
+    }
+}
+
+/// What an embedded text is for, in the host's words. Passages are what is embedded most.
+pub(super) fn passage_or_query(edit: &mut Edit<'_>) -> Result<(), Error> {
+    let asked = edit.envelope().parse::<Option<Str<'_>>>("input_type")?.flatten();
+    let word = if cohere::input_type(asked.as_deref())? == "search_query" { "query" } else { "passage" };
+    edit.set_text("input_type", word);
+    Ok(())
 }

@@ -11,10 +11,10 @@ use crate::envelope::Edit;
 use crate::wire::{ChatRequest, Choice, Message};
 
 /// OpenAI's parameters that providers behind the router refuse, and that change nothing in what is said.
-const DROPS: &[&str] = &["store", "metadata", "service_tier", "verbosity", "prompt_cache_key", "safety_identifier", "prediction"];
+const DROPS: &[&str] = &["store", "metadata", "service_tier", "verbosity", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "safety_identifier", "prediction"];
 
 /// What any provider behind the router takes: some of them answer 400 to a key that they do not know.
-const BEHIND_THE_ROUTER: Preset = Preset { message: &["role", "content", "name", "tool_calls", "tool_call_id"], ..PLAIN };
+const BEHIND_THE_ROUTER: Preset = Preset { kind: KIND, message: &["role", "content", "name", "tool_calls", "tool_call_id"], ..PLAIN };
 
 /// Changes what has to be changed beyond OpenAI's own dialect; `tgi` says that it is a TGI server.
 pub(super) fn adapt(edit: &mut Edit<'_>, tgi: bool) -> Result<Vec<String>, Error> {
@@ -84,7 +84,7 @@ fn server(edit: &mut Edit<'_>, request: &ChatRequest<'_>, warnings: &mut Vec<Str
     let messages = request.messages.as_deref().unwrap_or_default();
     if messages.iter().any(|m| m.role.as_deref() == Some("developer") || split(m)) {
         let mut messages = messages.to_vec();
-        crate::openai::clean(&mut messages, crate::openai::History::Bare);
+        crate::openai::clean(&mut messages);
         for (at, message) in messages.iter_mut().enumerate() {
             if message.role.as_deref() == Some("developer") {
                 message.role = Some("system".into());

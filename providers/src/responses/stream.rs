@@ -1,5 +1,5 @@
-//! Writes a stream of typed events. Items are opened and closed one after the other, but for calls whose arguments come
-//! interleaved; what an event calls an item by (output index, id) is what the final object has it under.
+//! Writes a stream of typed events. Items are opened and closed one after the other; what an event calls an item by
+//! (output index, id) is what the final object has it under.
 
 use std::borrow::Cow;
 
@@ -20,12 +20,11 @@ pub(super) struct EventWriter {
     started: bool,
     sequence: u64,
     items: Vec<Item<'static>>,
-    /// Places of the items that are still open: the last one, and calls before it that wait for arguments.
-    open: Vec<usize>,
+    /// Whether the last item is still open.
+    open: bool,
     /// Reasoning blocks that came while another item was open; they become an item when that closes.
     late: Vec<OwnedDetail>,
-    /// Places of the calls among the items.
-    calls: Vec<usize>,
+    calls: u32,
     finish: Option<Finish>,
     usage: Option<Usage>,
 }
@@ -43,7 +42,7 @@ macro_rules! fields {
 impl EventWriter {
     pub(super) fn new(meta: Meta) -> Self {
         let echo = Echo::new(&meta.request);
-        EventWriter { meta, echo, model: String::new(), started: false, sequence: 0, items: Vec::new(), open: Vec::new(), late: Vec::new(), calls: Vec::new(), finish: None, usage: None }
+        EventWriter { meta, echo, model: String::new(), started: false, sequence: 0, items: Vec::new(), open: false, late: Vec::new(), calls: 0, finish: None, usage: None }
     }
 
     /// One event: its name twice, as SSE and in the data, its number, and what `body` adds.
@@ -72,24 +71,19 @@ impl EventWriter {
         }
     }
 
-    /// An event about an item.
-    fn about_item(&mut self, at: usize, out: &mut Vec<u8>, name: &str, body: impl FnOnce(&Item<'static>, &mut Vec<u8>)) {
+    /// An event about the last item.
+    fn about_item(&mut self, out: &mut Vec<u8>, name: &str, body: impl FnOnce(&Item<'static>, &mut Vec<u8>)) {
         self.event(out, name, |w, out| {
-            if let Some(item) = w.items.get(at) {
-                fields!(out, "item_id": &item.id, "output_index": &at);
+            if let Some(item) = w.items.last() {
+                fields!(out, "item_id": &item.id, "output_index": &(w.items.len() - 1));
                 body(item, out);
             }
         });
     }
 
-    /// The place of the last item.
-    fn last(&self) -> usize {
-        self.items.len().saturating_sub(1)
-    }
-
     /// An event about the last part of the last item, which is a message.
     fn about_part(&mut self, out: &mut Vec<u8>, name: &str, body: impl FnOnce(&Part<'static>, &mut Vec<u8>)) {
-        self.about_item(self.last(), out, name, |item, out| {
+        self.about_item(out, name, |item, out| {
             if let Body::Message(parts) = &item.body
                 && let Some(part) = parts.last()
             {
@@ -99,63 +93,56 @@ impl EventWriter {
         });
     }
 
-    fn item_event(&mut self, at: usize, out: &mut Vec<u8>, name: &str) {
+    fn item_event(&mut self, out: &mut Vec<u8>, name: &str) {
         self.event(out, name, |w, out| {
-            fields!(out, "output_index": &at, "item": &w.items.get(at));
+            fields!(out, "output_index": &w.items.len().saturating_sub(1), "item": &w.items.last());
         });
     }
 
     fn open_item(&mut self, body: Body<'static>, out: &mut Vec<u8>) {
         self.start(out);
-        // Some hosts begin all calls before they give their arguments.
-        let waits = |w: &Self, at: usize| matches!(body, Body::Call { .. }) && w.items.get(at).is_some_and(|item| unfinished(&item.body));
-        let (waiting, done): (Vec<usize>, Vec<usize>) = self.open.iter().partition(|at| waits(self, **at));
-        done.into_iter().for_each(|at| self.close_one(at, "completed", out));
-        if waiting.is_empty() {
-            self.give_late(out);
-        }
-        let at = self.items.len();
-        self.items.push(Item::new(&self.meta.id, at, "in_progress", body));
-        self.open.push(at);
-        self.item_event(at, out, "response.output_item.added");
+        // Calls that were held back come behind the finish: only then is it known whether the one before was cut.
+        let (status, _) = ending(self.finish.unwrap_or_default());
+        let status = match self.current() {
+            Some(body) if status != "completed" => body.status(status),
+            _ => "completed",
+        };
+        self.close_item(status, out);
+        self.items.push(Item::new(&self.meta.id, self.items.len(), "in_progress", body));
+        self.open = true;
+        self.item_event(out, "response.output_item.added");
     }
 
-    /// The last item, if it is open.
     fn current(&mut self) -> Option<&mut Body<'static>> {
-        let last = self.last();
-        if self.open.contains(&last) { self.items.last_mut().map(|i| &mut i.body) } else { None }
+        if self.open { self.items.last_mut().map(|i| &mut i.body) } else { None }
     }
 
-    /// Closes what is open, and gives out the reasoning blocks that came meanwhile.
-    fn close(&mut self, status: &'static str, out: &mut Vec<u8>) {
-        for at in self.open.clone() {
-            // What was cut is the last of it, and any call that still waited.
-            let whole = at != self.last() && !self.items.get(at).is_some_and(|item| unfinished(&item.body));
-            self.close_one(at, if whole { "completed" } else { status }, out);
-        }
-        self.give_late(out);
-    }
-
-    fn give_late(&mut self, out: &mut Vec<u8>) {
+    /// Closes the last item, and gives out the reasoning blocks that came meanwhile.
+    fn close_item(&mut self, status: &'static str, out: &mut Vec<u8>) {
+        self.close_one(status, out);
         if !self.late.is_empty() {
             let details = std::mem::take(&mut self.late);
             self.open_item(Body::Reasoning { summary: Cow::Borrowed(""), details: details.into() }, out);
-            self.close_one(self.last(), "completed", out);
+            self.close_one("completed", out);
         }
     }
 
-    fn close_one(&mut self, at: usize, status: &'static str, out: &mut Vec<u8>) {
-        let Some(item) = self.items.get(at) else { return };
-        if matches!(&item.body, Body::Call { arguments, custom: false, .. } if arguments.is_empty()) {
+    fn close_one(&mut self, status: &'static str, out: &mut Vec<u8>) {
+        let empty_arguments = match self.current() {
+            None => return,
+            Some(Body::Call { arguments, custom: false, .. }) => arguments.is_empty(),
+            Some(_) => false,
+        };
+        if empty_arguments {
             // A call whose arguments never came takes none.
-            self.arguments(at, "{}", out);
+            self.arguments("{}", out);
         }
-        match self.items.get(at).map(|i| &i.body) {
+        match self.items.last().map(|i| &i.body) {
             Some(Body::Message(_)) => self.close_part(out),
-            Some(Body::Reasoning { summary, .. }) if !summary.is_empty() => self.close_summary(at, out),
+            Some(Body::Reasoning { summary, .. }) if !summary.is_empty() => self.close_summary(out),
             Some(Body::Call { custom, .. }) => {
                 let name = if *custom { "response.custom_tool_call_input.done" } else { "response.function_call_arguments.done" };
-                self.about_item(at, out, name, |item, out| {
+                self.about_item(out, name, |item, out| {
                     if let Body::Call { arguments, name, custom, .. } = &item.body {
                         if *custom {
                             fields!(out, "input": arguments);
@@ -167,16 +154,16 @@ impl EventWriter {
             }
             _ => {}
         }
-        self.open.retain(|open| *open != at);
-        if let Some(item) = self.items.get_mut(at) {
+        self.open = false;
+        if let Some(item) = self.items.last_mut() {
             item.status = status;
         }
-        self.item_event(at, out, "response.output_item.done");
+        self.item_event(out, "response.output_item.done");
     }
 
-    fn close_summary(&mut self, at: usize, out: &mut Vec<u8>) {
+    fn close_summary(&mut self, out: &mut Vec<u8>) {
         for name in ["response.reasoning_summary_text.done", "response.reasoning_summary_part.done"] {
-            self.about_item(at, out, name, |item, out| {
+            self.about_item(out, name, |item, out| {
                 let Body::Reasoning { summary, .. } = &item.body else { return };
                 fields!(out, "summary_index": &0);
                 if name.ends_with("text.done") {
@@ -261,14 +248,11 @@ impl EventWriter {
         });
     }
 
-    /// Log probabilities come behind their text: they get a delta of their own, whose text is empty.
+    /// Log probabilities come behind their text: they get a delta of their own, whose text is empty. Those of calls, which some
+    /// hosts give too, have no place here.
     fn logprobs(&mut self, raw: &str, out: &mut Vec<u8>) {
         let tokens = logprobs(raw);
-        if tokens.is_empty() {
-            return;
-        }
-        // Those of a call's tokens have no place here; those of a text come behind it.
-        if !matches!(self.current(), Some(Body::Message(parts)) if matches!(parts.last(), Some(Part::Text { .. }))) {
+        if tokens.is_empty() || !matches!(self.current(), Some(Body::Message(parts)) if matches!(parts.last(), Some(Part::Text { .. }))) {
             return;
         }
         self.text_delta("", &tokens, out);
@@ -287,17 +271,17 @@ impl EventWriter {
         let first = summary.is_empty();
         summary.to_mut().push_str(delta);
         if first {
-            self.about_item(self.last(), out, "response.reasoning_summary_part.added", |_, out| {
+            self.about_item(out, "response.reasoning_summary_part.added", |_, out| {
                 fields!(out, "summary_index": &0, "part": &SummaryText::new(""));
             });
         }
-        self.about_item(self.last(), out, "response.reasoning_summary_text.delta", |_, out| {
+        self.about_item(out, "response.reasoning_summary_text.delta", |_, out| {
             fields!(out, "summary_index": &0, "delta": delta);
         });
     }
 
     fn detail(&mut self, detail: &OwnedDetail, out: &mut Vec<u8>) {
-        if self.open.is_empty() {
+        if !self.open {
             self.open_item(Body::Reasoning { summary: Cow::Borrowed(""), details: Cow::Borrowed(&[]) }, out);
         }
         match self.current() {
@@ -308,27 +292,18 @@ impl EventWriter {
 
     fn call(&mut self, id: &str, name: &str, out: &mut Vec<u8>) {
         let custom = self.echo.is_custom(name);
+        self.calls += 1;
         self.open_item(Body::Call { call_id: id.to_owned().into(), name: name.to_owned().into(), arguments: Cow::Borrowed(""), custom }, out);
-        self.calls.push(self.last());
     }
 
-    /// A piece of the arguments of the call at a place.
-    fn arguments(&mut self, at: usize, delta: &str, out: &mut Vec<u8>) {
-        if !self.open.contains(&at) {
-            return;
-        }
-        let Some(Item { body: Body::Call { arguments, custom, .. }, .. }) = self.items.get_mut(at) else { return };
+    fn arguments(&mut self, delta: &str, out: &mut Vec<u8>) {
+        let Some(Body::Call { arguments, custom, .. }) = self.current() else { return };
         arguments.to_mut().push_str(delta);
         let name = if *custom { "response.custom_tool_call_input.delta" } else { "response.function_call_arguments.delta" };
-        self.about_item(at, out, name, |_, out| {
+        self.about_item(out, name, |_, out| {
             fields!(out, "delta": delta);
         });
     }
-}
-
-/// Whether a call may still get arguments: it has none, or they are not whole.
-fn unfinished(body: &Body<'_>) -> bool {
-    matches!(body, Body::Call { arguments, custom: false, .. } if serde_json::from_str::<serde::de::IgnoredAny>(arguments).is_err())
 }
 
 impl Writer for EventWriter {
@@ -345,11 +320,7 @@ impl Writer for EventWriter {
             Delta::Reasoning { choice: 0, text } if !text.is_empty() => self.reasoning(text, out),
             Delta::Detail { choice: 0, detail } => self.detail(detail, out),
             Delta::Call { choice: 0, id, name, .. } => self.call(id, name, out),
-            Delta::Arguments { choice: 0, json, index } if !json.is_empty() => {
-                if let Some(at) = self.calls.get(index as usize) {
-                    self.arguments(*at, json, out);
-                }
-            }
+            Delta::Arguments { choice: 0, json, index } if !json.is_empty() && index + 1 == self.calls => self.arguments(json, out),
             Delta::Annotation { choice: 0, json } => self.annotation(json, out),
             Delta::Image { choice: 0, url } => self.open_item(Body::Image { url: url.to_owned().into() }, out),
             Delta::Logprobs { choice: 0, json } => self.logprobs(json, out),
@@ -367,7 +338,7 @@ impl Writer for EventWriter {
             // An answer of nothing is an empty text.
             self.part(Part::text(""), out);
         }
-        self.close(status, out);
+        self.close_item(status, out);
         let name = if status == "completed" { "response.completed" } else { "response.incomplete" };
         self.whole(out, name, status, incomplete, None);
     }
@@ -375,10 +346,8 @@ impl Writer for EventWriter {
     fn error(&mut self, error: &ClientError, out: &mut Vec<u8>) {
         self.start(out);
         // What is open stays open: nothing may look as if it had come to its end.
-        for at in &self.open {
-            if let Some(item) = self.items.get_mut(*at) {
-                item.status = "incomplete";
-            }
+        if let Some(item) = self.items.last_mut().filter(|_| self.open) {
+            item.status = "incomplete";
         }
         let failure = Failure { code: failure_code(error), message: &error.message };
         self.whole(out, "response.failed", "failed", None, Some(failure));

@@ -27,6 +27,7 @@ models:
     defaults: { temperature: 0.2, max_tokens: 100 }
   weighted: { balance: weighted, targets: [{ model: open/a, weight: 80 }, { model: open/b, weight: 20 }], fallback: [local/llama3.3] }
   cheap: { balance: lowest_cost, targets: [open/dear, open/fair] }
+  priced: { target: open/fair, prompt: { prepend: [{ role: system, content: You answer for ACME. }] } }
   user: { balance: consistent_hash, targets: [open/a, open/b, open/c] }
   mixed: { balance: priority, targets: [{ model: cohere/command-r, priority: 1 }, { model: open/gpt-4o, priority: 2 }] }
   picky: { target: cohere/command-r }
@@ -116,9 +117,18 @@ async fn the_plan_and_its_reason() {
     let mut bounded = chat("cheap");
     (bounded["max_tokens"], bounded["n"]) = (json!(10), json!(3));
     let explained = ask(&gateway, &question("/v1/chat/completions", &bounded)).unwrap();
-    let (tokens, fair) = (bounded.to_string().len().div_ceil(4) as u64, &explained["targets"][1]["estimate"]);
-    assert_eq!((&fair["prompt_tokens"], &fair["answer_tokens_at_most"]), (&json!(tokens), &json!(30)), "{fair}");
-    assert_eq!(fair["dollars_at_most"], json!(providers::prices::Nanodollars(tokens * 1000 + 30 * 4000).to_string()));
+    let (bytes, fair) = (bounded.to_string().len() as u64, &explained["targets"][1]["estimate"]);
+    let expected = json!([bytes.div_ceil(4), bytes, 30, providers::prices::Nanodollars(bytes * 1000 + 30 * 4000).to_string()]);
+    assert_eq!(json!([fair["prompt_tokens"], fair["prompt_tokens_at_most"], fair["answer_tokens_at_most"], fair["dollars_at_most"]]), expected, "{fair}");
+    // What admission reckons with is what is said here.
+    for (path, body) in [
+        ("/v1/chat/completions", json!({ "model": "priced", "messages": [{ "role": "user", "content": "Hello" }] })),
+        ("/v1/messages", json!({ "model": "priced", "max_tokens": 7, "messages": [{ "role": "user", "content": "Hello" }] })),
+    ] {
+        let explained = ask(&gateway, &question(path, &body)).unwrap();
+        let answer = gateway.client().post(path, &body).await;
+        assert_eq!(explained["targets"][0]["estimate"]["dollars_at_most"].as_str(), answer.header("x-trivium-cost-estimate"), "{path}: {explained}");
+    }
 
     // A hash leads where the road leads.
     for user in ["a", "b", "c", "d"] {

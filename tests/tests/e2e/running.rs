@@ -193,13 +193,13 @@ prices: { unknown/x: { input: 1, output: 1 } }
     let text = said(&problems);
     for part in [
         "tls.cert: ",
-        "providers.odd: unknown kind \"opnai\"; known: ",
+        "providers.odd.kind: unknown kind \"opnai\"; did you mean `openai`? known: ",
         "providers.place.base_url: ",
         "models.fast.targets[1].model: no provider \"anthropc\"; known: odd, openai, place, well",
         "models.none: ",
         "models.both: ",
         "models.retry.retry.on[0]: ",
-        "models.prompt.prompt: ",
+        "models.prompt.prompt.template: ",
         "prices.unknown/x: no provider",
     ] {
         assert!(text.contains(part), "{part:?} is missing in\n{text}");

@@ -51,6 +51,16 @@ async fn settled(counters: &Counters) {
     }
 }
 
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    for _ in 0..1500 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("not within 30 s: {what}");
+}
+
 /// The whole suite, over these counters of the same purses.
 async fn all(counters: &[Arc<Counters>]) {
     all_or_nothing(&counters[0]).await;

@@ -7,7 +7,7 @@ use super::super::clock::Manual;
 use super::super::redis::Settings;
 use super::super::{Calendar, Claim, Counters, Purse, Redis, Refused, WhenDown, Window, Zone};
 use super::server::Server;
-use super::{all, caps_hold, lease, purse, reserve, settled, sliding, stands};
+use super::{all, caps_hold, lease, purse, reserve, settled, sliding, stands, until};
 
 /// The machine that runs the tests may be slow, so Redis may take its time unless the test is about that.
 fn settings(server: &Server) -> Settings {
@@ -21,16 +21,6 @@ async fn connect(settings: &Settings) -> Arc<Counters> {
 
 fn is_up(counters: &Counters) -> bool {
     matches!(counters, Counters::Redis(redis) if redis.is_up())
-}
-
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    for _ in 0..1500 {
-        if holds().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("not within 30 s: {what}");
 }
 
 async fn spend(counters: &Counters, purse: &Arc<Purse>, amount: u64) -> bool {

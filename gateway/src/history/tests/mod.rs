@@ -187,8 +187,8 @@ fn what_cannot_be_meant_is_said() {
     let read = |text: &str| crate::config::from_text(text, &|_| None);
     assert_eq!(check(&read("usage: { keep: 12h }").unwrap()).unwrap().to_string(), "usage.keep: must be at least 1d");
     assert!(check(&read("usage: { keep: 1d }").unwrap()).is_none() && check(&read("usage: {}").unwrap()).is_none());
-    for (text, part) in [("usage: on", "must be `off`, or a map"), ("usage: { kep: 1d }", "unknown field `kep`"), ("usage: { keep: soon }", "duration")] {
-        let problem = read(text).unwrap_err().remove(0).to_string();
-        assert!(problem.starts_with("usage") && problem.contains(part), "{problem}");
+    for (text, part) in [("usage: on", "must be `off` or a map"), ("usage: { kep: 1d }", "unknown field; did you mean `keep`"), ("usage: { keep: soon }", "duration")] {
+        let problem = read(text).unwrap_err().remove(0);
+        assert!(problem.path.starts_with("usage") && problem.message.contains(part), "{problem}");
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::counters::suite::server::Server;
+use crate::counters::suite::until;
 
 fn open_at(url: String, clock: &Arc<Manual>) -> Arc<History> {
     let settings = crate::counters::redis::Settings { connect: Duration::from_secs(20), ..crate::counters::redis::Settings::new(url) };
@@ -10,16 +11,6 @@ fn open_at(url: String, clock: &Arc<Manual>) -> Arc<History> {
 
 fn open(server: &Server, clock: &Arc<Manual>) -> Arc<History> {
     open_at(server.url(), clock)
-}
-
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    for _ in 0..1500 {
-        if holds().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("not within 30 s: {what}");
 }
 
 /// Redis knows everything that was counted here.
@@ -164,6 +155,26 @@ async fn what_is_in_redis_ends_after_its_time() {
     let other = open(&server, &clock);
     complete(&other).await;
     assert_eq!((ask(&other, &[]).await.rows[0].sums.lost, requests(&other).await), (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_read_is_a_gap() {
+    let (server, clock) = (Server::forgetful(), clock());
+    let history = open(&server, &clock);
+    complete(&history).await;
+    history.observe(&entry(NOON, "alice", &["g"], "chat"));
+    told_all(&history).await;
+    for (field, value) in [("nonsense", "[1]"), ("[\"x\",null,\"chat\",null,null]", "1")] {
+        assert!(server.say(&format!("HSET {{trivium}}:usage:2026-11-28:alice '{field}' {value}")).starts_with(":1"));
+    }
+    let report = ask(&history, &[]).await;
+    assert_eq!((report.rows[0].sums.requests, report.gaps, report.rows.len()), (1, vec!["2 lines of 2026-11-28 cannot be read".to_owned()], 1));
+    // A replica that knows more figures than this one, or fewer.
+    for (source, figures) in [("older", "[1,0,0,7]"), ("newer", "[1,0,0,7,0,0,0,0,0,0,0,5,99]")] {
+        assert!(server.say(&format!("HSET {{trivium}}:usage:2026-11-28:bob '[\"{source}\",null,\"chat\",null,null]' {figures}")).starts_with(":1"));
+    }
+    let bob = history.own(&"bob".into(), 1).await.unwrap().unwrap();
+    assert_eq!((bob.rows[0].sums.requests, bob.rows[0].sums.input, bob.rows[0].sums.nanodollars), (2, 14, 5));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -58,11 +58,9 @@ impl Sending {
 /// Finds out what a target is sent. What it has to leave out is noted among the warnings.
 pub(crate) fn prepare(asked: &mut Asked, provider: &ProviderRule, t: &Target<'_>) -> Result<Prepared, Failure> {
     match asked.operation {
-        Operation::Embeddings | Operation::Rerank | Operation::EmbedContent | Operation::BatchEmbedContents => {
-            // A rewritten embeddings or rerank request is still in the provider's own dialect: only its bytes are others.
-            if provider.dialect.path(asked.operation, t, false)?.is_none() {
-                return calls(asked, provider, t);
-            }
+        // A rewritten embeddings or rerank request is still in the provider's own dialect: only its bytes are others.
+        Operation::Embeddings | Operation::Rerank | Operation::EmbedContent | Operation::BatchEmbedContents if provider.dialect.path(asked.operation, t, false)?.is_none() => {
+            return calls(asked, provider, t);
         }
         // Only one kind answers offline, and it has no place: the others are spared the translation.
         Operation::Chat(_) if provider.base_url.is_empty() => {

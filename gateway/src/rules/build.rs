@@ -1,206 +1,27 @@
-//! `Config` → [`Rules`]: compiled, immutable, swapped whole on reload. Dangling names are found here, all at once.
+//! `Config` → [`Rules`]. Dangling names are found here, all at once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
-use providers::prices::{Model, Prices};
+use providers::prices::Prices;
 use providers::{Auth, Provider, Settings};
 use tracing::Instrument as _;
 
+use super::{Base, Limits, ModelRule, ProviderRule, RetryRule, Rules, TargetRule, TimeoutRule, Wildcard};
 use crate::background::Background;
-use crate::config::{Balance, Config, ModelConfig, ModelKind, OnDisconnect, Problem, ProviderConfig, Sticky, UnknownPrice};
+use crate::config::{Config, ModelConfig, OnDisconnect, Problem, ProviderConfig, ProxyUse};
 use crate::credential::Credential;
 use crate::jwt::Tokens;
+use crate::near::meant;
 use crate::principal::{Access, Principals};
 use crate::prompts::{PromptRule, Prompts};
 use crate::secret::{Secret, Shown};
 use crate::state::State;
-use crate::target::{BreakerRule, Figures, Stats};
-use crate::upstream::Client;
-
-/// Everything that a request is judged by.
-pub struct Rules {
-    /// What they were compiled from.
-    pub config: Config,
-    /// Models by their exact name.
-    pub models: HashMap<String, Arc<ModelRule>, foldhash::fast::RandomState>,
-    /// Models whose name has a `*`, longest fixed part first.
-    pub wildcards: Vec<Wildcard>,
-    /// Providers by name.
-    pub providers: HashMap<String, Arc<ProviderRule>>,
-    /// What models cost.
-    pub prices: Prices,
-    /// What becomes of models without a price where dollars are limited.
-    pub unknown_price: UnknownPrice,
-    /// Prompt templates.
-    pub prompts: Prompts,
-    /// Who may come in.
-    pub principals: Principals,
-    /// Whose tokens are believed.
-    pub tokens: Option<Tokens>,
-    /// Bounds.
-    pub limits: Limits,
-    /// Whether any model's answers are read to their end without a client.
-    pub drains: bool,
-    /// Whether prompts and answers may be written down.
-    pub log_content: bool,
-    /// Share of the traces begun here that are recorded, 0 to 1.
-    pub sample: f64,
-}
-
-/// Bounds on what is read.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Largest head of a request, bytes.
-    pub head: usize,
-    /// Largest request body, bytes.
-    pub body: usize,
-    /// Largest answer and largest event, bytes.
-    pub answer: usize,
-    /// How long a client may take to send a body.
-    pub read: Duration,
-}
-
-/// A model whose name has a `*`.
-pub struct Wildcard {
-    prefix: String,
-    suffix: String,
-    model: Arc<ModelRule>,
-}
-
-/// A provider, ready to be called.
-pub struct ProviderRule {
-    /// Its name in the configuration.
-    pub name: Arc<str>,
-    /// Its dialect.
-    pub dialect: Box<dyn Provider>,
-    /// Its base URL, checked to be one.
-    pub base_url: String,
-    /// The same in parts; empty for a provider that has no place.
-    base: Base,
-    /// The client's headers that are for this provider.
-    pub forwards: Vec<HeaderName>,
-    /// Who we are there.
-    pub credential: Arc<Credential>,
-    /// Headers of every call.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Secrets that must not come back in what it says.
-    pub shown: Shown,
-    /// Keeps the credential fresh for as long as these rules live.
-    _refresher: Option<Background>,
-}
-
-/// A base URL in parts, so that a call's URL is put together and not parsed.
-#[derive(Debug, Default)]
-struct Base {
-    scheme: Option<Scheme>,
-    authority: Option<Authority>,
-    path: String,
-}
-
-impl ProviderRule {
-    /// The URL of a path of this provider's, which begins behind the base URL.
-    ///
-    /// # Errors
-    /// When the path cannot stand in a URL.
-    pub fn uri(&self, path: &str) -> Result<Uri, http::Error> {
-        let mut whole = String::with_capacity(self.base.path.len() + path.len());
-        whole.push_str(&self.base.path);
-        whole.push_str(path);
-        let mut parts = http::uri::Parts::default();
-        parts.scheme.clone_from(&self.base.scheme);
-        parts.authority.clone_from(&self.base.authority);
-        parts.path_and_query = Some(PathAndQuery::from_maybe_shared(Bytes::from(whole))?);
-        Ok(Uri::from_parts(parts)?)
-    }
-}
-
-/// A model that clients can ask for.
-pub struct ModelRule {
-    /// Its name, as clients write it (with its `*` if it has one).
-    pub name: Arc<str>,
-    /// Where it may go.
-    pub targets: Vec<TargetRule>,
-    /// Where it goes when all of these fail.
-    pub fallback: Vec<TargetRule>,
-    /// How one of the targets is chosen.
-    pub balance: Balance,
-    /// What `consistent_hash` hashes.
-    pub hash_on: Option<HeaderName>,
-    /// Whether conversations stay where they are.
-    pub sticky: Option<Sticky>,
-    /// Whether an answer is read to its end when its client leaves.
-    pub drains: bool,
-    /// What it is for.
-    pub kind: ModelKind,
-    /// When to try again.
-    pub retry: RetryRule,
-    /// How long to wait.
-    pub timeout: TimeoutRule,
-    /// When to leave a target alone.
-    pub breaker: BreakerRule,
-    /// Who may use it.
-    pub access: Access,
-    /// Whether it has been said that its price is not known.
-    pub warned: AtomicBool,
-    /// What is done to prompts.
-    pub prompt: PromptRule,
-    /// Whose turn it is.
-    pub turn: AtomicUsize,
-}
-
-/// A target of a model.
-pub struct TargetRule {
-    /// Where.
-    pub provider: Arc<ProviderRule>,
-    /// The provider's name for the model; may hold a `*` that takes the client's words.
-    pub model: Arc<str>,
-    /// `provider/model` as it was configured.
-    pub name: Arc<str>,
-    /// What it costs and can do, where the name says so.
-    pub price: Option<Arc<Model>>,
-    /// Its share.
-    pub weight: u32,
-    /// Its rank.
-    pub priority: u32,
-    /// What is known of it.
-    pub figures: Arc<Figures>,
-    /// The client that connects within this model's time.
-    pub client: Client,
-}
-
-/// When to try again.
-#[derive(Debug, Clone)]
-pub struct RetryRule {
-    /// Tries among the targets, the first included.
-    pub attempts: u32,
-    /// After a failed connection.
-    pub connect: bool,
-    /// After a timeout.
-    pub timeout: bool,
-    /// After any 5xx.
-    pub server: bool,
-    /// After these.
-    pub statuses: Vec<StatusCode>,
-    /// Pause before the second try on a target.
-    pub backoff: Duration,
-}
-
-/// How long to wait.
-#[derive(Debug, Clone, Copy)]
-pub struct TimeoutRule {
-    /// For the first event of a stream.
-    pub first_token: Duration,
-    /// Between two pieces.
-    pub idle: Duration,
-    /// For all of it.
-    pub total: Duration,
-}
+use crate::target::BreakerRule;
+use crate::upstream::{Client, Proxies, Proxy};
 
 impl Rules {
     /// Compiles a configuration.
@@ -265,59 +86,6 @@ impl Rules {
             sample: config.telemetry.sample.unwrap_or(1.0),
         })
     }
-
-    /// The model of a name, and what its `*` stands for.
-    #[must_use]
-    pub fn model<'n>(&self, name: &'n str) -> Option<(&Arc<ModelRule>, &'n str)> {
-        if let Some(model) = self.models.get(name) {
-            return Some((model, ""));
-        }
-        self.wildcards.iter().find_map(|w| {
-            let rest = name.strip_prefix(w.prefix.as_str())?.strip_suffix(w.suffix.as_str())?;
-            (!rest.is_empty()).then_some((&w.model, rest))
-        })
-    }
-
-    /// The model that is configured by exactly this name.
-    #[must_use]
-    pub fn named(&self, name: &str) -> Option<&Arc<ModelRule>> {
-        self.models.get(name).or_else(|| self.wildcards.iter().map(|w| &w.model).find(|m| *m.name == *name))
-    }
-
-    /// The names that clients can ask for, sorted; wildcards as they are written.
-    #[must_use]
-    pub fn names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.models.keys().map(String::as_str).chain(self.wildcards.iter().map(|w| &*w.model.name)).collect();
-        names.sort_unstable();
-        names
-    }
-}
-
-impl TargetRule {
-    /// The provider's name for the model, with the client's words in place of the `*`.
-    #[must_use]
-    pub fn model_for(&self, rest: &str) -> Arc<str> {
-        match self.model.split_once('*') {
-            Some((before, after)) => format!("{before}{rest}{after}").into(),
-            None => self.model.clone(),
-        }
-    }
-
-    /// What is known of it, for what the client's words make of it.
-    #[must_use]
-    pub fn stats(&self, rest: &str) -> Arc<Stats> {
-        self.figures.of(rest)
-    }
-
-    /// What the model costs and can do.
-    #[must_use]
-    pub fn price_of(&self, model: &str, prices: &Prices) -> Option<Arc<Model>> {
-        match &self.price {
-            // A name that stands as it is was looked up when the rules were built, and is known or not.
-            price if !self.model.contains('*') => price.clone(),
-            _ => prices.get(&self.provider.name, self.provider.dialect.kind(), model).cloned(),
-        }
-    }
 }
 
 struct Builder<'a> {
@@ -338,6 +106,11 @@ impl Builder<'_> {
             self.problem(path, "a provider's name must not be empty and must not hold `/` or `*`");
             return;
         }
+        let kinds = providers::kinds();
+        if !kinds.contains(&config.kind.as_str()) {
+            let guess = meant(&config.kind, &kinds).map_or("; known".to_owned(), |m| format!("; did you mean `{m}`? known"));
+            return self.problem(format!("{path}.kind"), format!("unknown kind \"{}\"{guess}: {}", config.kind, kinds.join(", ")));
+        }
         let settings: Settings = config.settings();
         let dialect = match providers::build(&settings) {
             Ok(dialect) => dialect,
@@ -345,9 +118,11 @@ impl Builder<'_> {
         };
         let base_url = dialect.base_url().to_owned();
         let mut base = Base::default();
+        let mut proxy = None;
         if !base_url.is_empty() {
             match base_url.parse::<Uri>() {
                 Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && uri.query().is_none() => {
+                    proxy = self.proxy(&path, config, &uri);
                     let parts = uri.into_parts();
                     let path = parts.path_and_query.map_or(String::new(), |p| p.path().trim_end_matches('/').to_owned());
                     base = Base { scheme: parts.scheme, authority: parts.authority, path };
@@ -373,8 +148,17 @@ impl Builder<'_> {
         let fresh = (!credential.is_static()).then(|| credential.clone().keep_fresh().instrument(tracing::info_span!("credential", provider = name)));
         let refresher = fresh.and_then(Background::spawn);
         let forwards = dialect.forwards().iter().map(|name| HeaderName::from_static(name)).collect();
-        let rule = ProviderRule { name: name.into(), forwards, dialect, base_url, base, credential, headers, shown: shown(config), _refresher: refresher };
+        let rule = ProviderRule { name: name.into(), forwards, dialect, base_url, base, proxy, credential, headers, shown: shown(config), _refresher: refresher };
         self.providers.insert(name.to_owned(), Arc::new(rule));
+    }
+
+    fn proxy(&mut self, path: &str, config: &ProviderConfig, to: &Uri) -> Option<Arc<Proxy>> {
+        match &config.proxy {
+            Some(ProxyUse::Off(_)) => None,
+            Some(ProxyUse::At(url)) => Proxy::parse(url.expose()).map_err(|message| self.problem(format!("{path}.proxy"), message)).ok().map(Arc::new),
+            // That the environment cannot be read has been told when the state was made.
+            None => Proxies::of_process().ok()?.on_the_way_to(to).cloned(),
+        }
     }
 
     fn check_price(&mut self, name: &str, config: &Config) {
@@ -431,7 +215,7 @@ impl Builder<'_> {
         let prompt = match PromptRule::build(config, prompts) {
             Ok(prompt) => prompt,
             Err(message) => {
-                self.problem(format!("{path}.prompt"), message);
+                self.problem(format!("{path}.prompt.template"), message);
                 PromptRule::default()
             }
         };
@@ -476,7 +260,8 @@ impl Builder<'_> {
         let provider = self.providers.get(provider)?.clone();
         let figures = self.state.figures(&format!("{of} → {target}"), model.contains('*'));
         let price = self.prices.get(&provider.name, provider.dialect.kind(), model).cloned().filter(|_| !model.contains('*'));
-        Some(TargetRule { name: format!("{}/{model}", provider.name).into(), provider, model: model.into(), price, weight, priority, figures, client: client.clone() })
+        let client = client.through(provider.proxy.clone());
+        Some(TargetRule { name: format!("{}/{model}", provider.name).into(), provider, model: model.into(), price, weight, priority, figures, client })
     }
 
     fn retry(&mut self, path: &str, config: &ModelConfig) -> RetryRule {
@@ -528,12 +313,4 @@ fn shown(config: &ProviderConfig) -> Shown {
     let telling = |name: &str| ["auth", "key", "token", "secret", "cookie"].iter().any(|part| name.to_ascii_lowercase().contains(part));
     let headers = config.headers.iter().filter(|(name, _)| telling(name)).map(|(_, value)| Secret::new(value.expose().strip_prefix("Bearer ").unwrap_or(value.expose())));
     Shown::new(config.api_key.iter().cloned().chain(headers))
-}
-
-impl RetryRule {
-    /// Whether an answer of this status is worth another try.
-    #[must_use]
-    pub fn wants(&self, status: u16) -> bool {
-        self.statuses.iter().any(|s| s.as_u16() == status) || self.server && status >= 500
-    }
 }
