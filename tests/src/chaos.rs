@@ -335,9 +335,10 @@ impl Stage {
         }
         let mut report = self.report.lock().unwrap().clone();
         (report.billed, report.used, report.least) = (bill(mock), used(), least);
-        assert!(report.used <= report.billed, "something counts twice: {report:#?}");
         assert!(!certain || report.least <= report.used, "something is lost: {report:#?}");
-        assert!(plan.kills || report.used == report.billed, "the purse is not the bill: {report:#?}");
+        // What Redis had done but not confirmed when it lost everything may be told by two.
+        assert!(plan.forgetful || report.used <= report.billed, "something counts twice: {report:#?}");
+        assert!(plan.forgetful || plan.kills || report.used == report.billed, "the purse is not the bill: {report:#?}");
         report
     }
 }

@@ -144,7 +144,8 @@ async fn recover(shared: &Arc<Shared>) {
 }
 
 /// Asks Redis which data it holds. If they are others than before it has lost what it counted: it is told what we knew to be
-/// used, before what we still have to tell it, which is not in that. What was reserved is not reserved again.
+/// used, before what we still have to tell it, which is not in that. What was reserved is not reserved again. An operation
+/// that it had done but could not confirm any more counts twice if another replica has seen its sum: rather that than never.
 async fn recall(shared: &Shared) -> Result<(), Failure> {
     let Reply::Counted { set, .. } = shared.link.call(Ask::Standing, &shared.new_id(), &[], PATIENCE).await? else { return Err(Failure::Gone) };
     if !shared.knows(&set) {
