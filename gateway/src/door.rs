@@ -12,6 +12,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
 use providers::generate::Array;
+use providers::prices::Nanodollars;
 use providers::{Dialect, ErrorKind, Operation};
 
 use crate::body::{Body, BodyError};
@@ -20,6 +21,7 @@ use crate::exchange::{Exchange, dialect_of, name_request, request_id};
 use crate::fate::{Fate, outlive};
 use crate::fault::{Blame, Fault};
 use crate::history::OWN_DAYS;
+use crate::names;
 use crate::phase::{identity, read};
 use crate::principal::{ANONYMOUS, Principal};
 use crate::purse::told;
@@ -246,6 +248,9 @@ pub fn failed(mut x: Exchange, fault: &Fault) -> Response<Body> {
     let mut response = refuse(&x.headers, dialect, fault);
     name_request(response.headers_mut(), dialect, &x.id);
     response.headers_mut().extend(std::mem::take(&mut x.limit_headers));
+    if let Some(value) = x.estimate.and_then(|cost| HeaderValue::try_from(Nanodollars(cost).to_string()).ok()) {
+        response.headers_mut().insert(&names::COST_ESTIMATE, value);
+    }
     if let Some(record) = &mut x.record {
         record.ended = true;
         record.entry.status = fault.told.status;

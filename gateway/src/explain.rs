@@ -231,7 +231,7 @@ fn sent(target: &TargetRule, question: &Question, sending: Sending) -> Value {
     let provider = &target.provider;
     let mut headers: Map<String, Value> = sending.headers.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
     for name in provider.dialect.forwards() {
-        if let Some(value) = question.headers.get(*name).and_then(|v| v.to_str().ok()) {
+        if let Some(value) = question.headers.get(*name).and_then(|v| v.to_str().ok()).and_then(|v| provider.dialect.forward(name, v)) {
             headers.insert((*name).to_owned(), json!(value));
         }
     }

@@ -14,6 +14,7 @@ pub mod counters;
 pub mod credential;
 pub mod discover;
 pub mod door;
+pub mod doubts;
 pub mod durable;
 pub mod exchange;
 pub mod explain;

@@ -256,8 +256,13 @@ fn greet(gateway: &serve::Gateway, source: Option<&Path>, found: Option<&discove
         });
         text.push_str(&format!("Metrics and health at     http://{admin}/metrics, /healthz, /readyz\n"));
     }
-    let model = found.map_or("MODEL", |f| f.model.as_str());
-    text.push_str(&format!("Try: curl {address}/v1/chat/completions -H 'content-type: application/json' -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n"));
+    let rules = gateway.state.rules();
+    let first = rules.as_ref().and_then(|r| r.names().into_iter().find(|name| !name.contains('*')).map(str::to_owned));
+    let model = found.map(|f| f.model.clone()).or(first).unwrap_or_else(|| "MODEL".into());
+    let key = if rules.is_some_and(|r| r.principals.open()) { "" } else { "-H 'authorization: Bearer KEY' " };
+    text.push_str(&format!(
+        "Try: curl {address}/v1/chat/completions {key}-H 'content-type: application/json' -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n"
+    ));
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
@@ -278,6 +283,12 @@ fn rules(draft: Draft) -> Result<(tokio::runtime::Runtime, gateway::rules::Rules
 
 /// A key of which only the hash is kept anywhere.
 fn new_key(consumer: &str) -> Result<(), Vec<Problem>> {
+    if consumer.trim().is_empty() || consumer.len() > 128 || consumer.chars().any(char::is_control) {
+        return Err(problem("a consumer's name must not be empty nor hold control characters, and has 128 bytes at most"));
+    }
+    let plain = consumer.starts_with(|c: char| c.is_ascii_alphabetic()) && consumer.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    // JSON's quotes are YAML's.
+    let consumer = if plain { consumer.to_owned() } else { serde_json::Value::from(consumer).to_string() };
     let key = gateway::keyring::new_key().map_err(problem)?;
     let hash = gateway::principal::hash_hex(key.expose());
     print(&format!("{}\n\nThis key is shown once. In the configuration:\n\nconsumers:\n  {consumer}: {{ keys: [{{ sha256: \"{hash}\" }}] }}\n", key.expose()))
@@ -286,8 +297,12 @@ fn new_key(consumer: &str) -> Result<(), Vec<Problem>> {
 fn check(source: &Source) -> Result<(), Vec<Problem>> {
     let (draft, path, _) = load(source)?;
     let (_runtime, rules) = rules(draft)?;
+    for doubt in gateway::doubts::doubts(&rules) {
+        eprintln!("warning: {doubt}");
+    }
     let place = path.map_or_else(|| "the environment".to_owned(), |p| p.display().to_string());
-    print(&format!("{place} is good: {} providers, {} models\n", rules.providers.len(), rules.names().len()))
+    let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    print(&format!("{place} is good: {}, {}\n", counted(rules.providers.len(), "provider"), counted(rules.names().len(), "model")))
 }
 
 fn explain(source: &Source, path: String, consumer: Option<String>, headers: Vec<(HeaderName, HeaderValue)>, body: &Path) -> Result<ExitCode, Vec<Problem>> {

@@ -184,7 +184,7 @@ impl Principals {
     /// What may be shown to come in: keys, certificates.
     #[must_use]
     pub fn takes(&self) -> (bool, bool) {
-        (!self.keys.is_empty(), !self.certificates.is_empty())
+        (!self.keys.is_empty() || !self.made.is_empty(), !self.certificates.is_empty())
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwapOption;
 
 use crate::counters::Counters;
+use crate::doubts::doubts;
 use crate::figures::Figures;
 use crate::jwt::Sources;
 use crate::keyring::Keyring;
@@ -79,6 +80,9 @@ impl State {
 
     /// Puts other rules in force. To be called inside a runtime: what they keep fresh begins here.
     pub fn swap(&self, rules: Arc<Rules>) {
+        for doubt in doubts(&rules) {
+            tracing::warn!(%doubt, "the configuration is good, but this is hardly meant");
+        }
         if let Some(tokens) = &rules.tokens {
             tokens.start();
         }

@@ -159,15 +159,18 @@ impl Work {
         }
     }
 
-    /// The answer, in the client's dialect, from the answers to the calls.
+    /// The answer, in the client's dialect, from the answers to the calls, and from what their headers told of tokens.
     ///
     /// # Errors
     /// When they cannot be read.
-    pub fn answer(&self, provider: &dyn Provider, target: &Target<'_>, bodies: &[Bytes]) -> Result<(Vec<u8>, Seen), Error> {
+    pub fn answer(&self, provider: &dyn Provider, target: &Target<'_>, bodies: &[Bytes], counted: Option<u64>) -> Result<(Vec<u8>, Seen), Error> {
         match self {
             Work::Embed(body) | Work::EmbedContent(body, _) => {
                 let request = Self::embed(body)?;
-                let vectors = provider.embeddings(bodies, target)?;
+                let mut vectors = provider.embeddings(bodies, target)?;
+                if let Some(input) = counted {
+                    vectors.usage = Some(Usage { input, ..Usage::default() });
+                }
                 let wanted = request.texts(provider.kind()).map_or(vectors.vectors.len(), <[_]>::len);
                 if vectors.vectors.len() != wanted {
                     return Err(Error::answer(format!("it has {} vectors for {wanted} texts", vectors.vectors.len())));

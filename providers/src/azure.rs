@@ -129,7 +129,7 @@ impl Provider for Azure {
                     message.extra.push(("content".into(), RawValue::NULL));
                 }
             }
-            openai::clean(&mut messages, openai::History::Bare);
+            openai::clean(&mut messages);
             edit.set("messages", serde_json::to_string(&messages).map_err(Error::answer)?);
         }
         Ok(warnings)

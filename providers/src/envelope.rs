@@ -169,12 +169,6 @@ impl Payload {
         &self.pieces
     }
 
-    /// The pieces in order, to be consumed.
-    #[must_use]
-    pub fn into_pieces(self) -> Vec<Bytes> {
-        self.pieces
-    }
-
     /// All of it in one piece; copies unless it is one already.
     #[must_use]
     pub fn into_bytes(mut self) -> Bytes {

@@ -41,6 +41,7 @@ pub mod usage;
 pub mod vertex;
 pub mod wire;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -240,6 +241,19 @@ pub trait Provider: Send + Sync {
     /// The client's headers that are for this provider (lower case), passed on if the client sent them.
     fn forwards(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    /// The value of such a header as this provider is shown it: without what it would refuse. `None` if nothing is left.
+    fn forward<'v>(&self, name: &str, value: &'v str) -> Option<Cow<'v, str>> {
+        let _ = name;
+        Some(Cow::Borrowed(value))
+    }
+
+    /// How many tokens of the prompt an answer's headers tell, for providers whose bodies do not; `header` gives the value of a
+    /// name in lower case.
+    fn counted(&self, header: &dyn Fn(&str) -> Option<String>) -> Option<u64> {
+        let _ = header;
+        None
     }
 
     /// Writes a hub request in this dialect. Not asked of a provider that speaks [`Dialect::Chat`] itself.

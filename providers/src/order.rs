@@ -101,8 +101,9 @@ impl<W: Writer> Writer for InOrder<W> {
             Delta::Call { choice, index, id, name } => self.call(choice, Held { index, id: id.to_owned(), name: name.to_owned(), arguments: String::new() }, out),
             Delta::Arguments { choice, index, json } => self.arguments(choice, index, json, out),
             Delta::Finish { choice, .. } => {
-                self.flush(choice, out);
+                // The finish first: what comes behind it may have been cut, and a door can say so.
                 self.inner.delta(delta, out);
+                self.flush(choice, out);
             }
             _ => self.inner.delta(delta, out),
         }
@@ -176,7 +177,7 @@ mod tests {
 
     #[test]
     fn what_is_never_complete_lets_the_rest_out_at_the_end() {
-        assert_eq!(run(&["+a", "+b", "1{\"y\":1}", "+c", "."]), "[0a[1b(1{\"y\":1})[2c.$");
+        assert_eq!(run(&["+a", "+b", "1{\"y\":1}", "+c", "."]), "[0a.[1b(1{\"y\":1})[2c$");
         assert_eq!(run(&["+a", "0{\"x\":", "+b", "1{\"y\":"]), "[0a(0{\"x\":)[1b(1{\"y\":)$");
     }
 }

@@ -184,6 +184,9 @@ impl Prices {
         if let Some(found) = table.get(model) {
             return Some(found);
         }
+        if is_own(kind, model) {
+            return None;
+        }
         // An ARN ends in the id; Bedrock's inference profiles (`eu.anthropic.…`, `global.anthropic.…`) may have prices of
         // their own, or else the model's.
         let tail = model.rsplit('/').next().unwrap_or(model);
@@ -204,6 +207,13 @@ impl Prices {
         names.sort_unstable();
         names
     }
+}
+
+/// Whether a name says that the model is somebody's own: at Fireworks, one in another account (`accounts/acme/models/…`), or
+/// any on a deployment that is paid for by the hour (`…#accounts/acme/deployments/…`). The table's price is not theirs, even
+/// where they have the name of a model that is in it.
+fn is_own(kind: &str, model: &str) -> bool {
+    kind == "fireworks" && (model.contains('#') || model.strip_prefix("accounts/").is_some_and(|rest| !rest.starts_with("fireworks/")))
 }
 
 /// A name without its date (`-20251001`, `@20251001`, `-2024-08-06`) or `latest`.
@@ -266,6 +276,26 @@ mod tests {
         assert!(prices.get("o", "openai", "gpt-4o-2031-01-01").is_some());
         assert!(prices.get("o", "openai", "gpt-4o-99").is_none());
         assert!(prices.get("c", "cohere", "rerank-v3.5").is_none(), "a price by the search is not nought by the token");
+    }
+
+    #[test]
+    fn a_wrong_price_is_worse_than_none() {
+        let prices = Prices::builtin();
+        for name in ["kimi-k3", "accounts/fireworks/models/kimi-k3", "accounts/fireworks/routers/kimi-k3-us"] {
+            assert!(prices.get("f", "fireworks", name).is_some(), "{name}");
+        }
+        for (kind, name) in [
+            ("fireworks", "accounts/acme/models/kimi-k3"),
+            ("fireworks", "accounts/acme/models/kimi-k3-20260101"),
+            ("fireworks", "accounts/fireworks-2/models/kimi-k3"),
+            ("fireworks", "accounts/fireworks/models/kimi-k3#accounts/acme/deployments/kimi-k3"),
+            ("together", "meta-llama/Llama-3.3-70B-Instruct-Turbo-Free"),
+            ("together", "Qwen/Qwen3-235B-A22B-Instruct-2507-tput"),
+            ("together", "acme/Llama-3.3-70B-Instruct-Turbo"),
+            ("openai", "ft:gpt-4o-2024-08-06:acme::x1"),
+        ] {
+            assert!(prices.get("p", kind, name).is_none(), "{name}");
+        }
     }
 
     #[test]

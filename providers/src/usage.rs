@@ -109,6 +109,10 @@ pub struct OpenAiUsage {
     prompt_cache_hit_tokens: Option<u64>,
     /// Together's and others' flat name.
     cached_tokens: Option<u64>,
+    /// SGLang's and Perplexity's flat name.
+    reasoning_tokens: Option<u64>,
+    /// What Perplexity has read of its sources.
+    citation_tokens: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -117,6 +121,8 @@ struct PromptDetails {
     cached_tokens: Option<u64>,
     #[serde(alias = "cache_creation_tokens", alias = "cache_write")]
     cache_write_tokens: Option<u64>,
+    /// DashScope's name for the same.
+    cache_creation_input_tokens: Option<u64>,
     audio_tokens: Option<u64>,
 }
 
@@ -133,19 +139,19 @@ impl From<OpenAiUsage> for Usage {
         let details = u.prompt_tokens_details.or(u.input_tokens_details).unwrap_or_default();
         let completion_details = u.completion_tokens_details.or(u.output_tokens_details).unwrap_or_default();
         let cache_read = details.cached_tokens.or(u.prompt_cache_hit_tokens).or(u.cached_tokens).unwrap_or_default().min(prompt);
-        let cache_write = details.cache_write_tokens.unwrap_or_default().min(prompt - cache_read);
+        let cache_write = details.cache_write_tokens.or(details.cache_creation_input_tokens).unwrap_or_default().min(prompt - cache_read);
         let input_audio = details.audio_tokens.unwrap_or_default().min(prompt - cache_read - cache_write);
-        // Some hosts leave reasoning out of completion_tokens but have it in the total.
         let said = u.completion_tokens.or(u.output_tokens).unwrap_or_default();
-        let thought = completion_details.reasoning_tokens.unwrap_or_default();
-        let completion = match u.total_tokens {
-            Some(total) if total == sum([prompt, said, thought]) => sum([said, thought]),
-            _ => said,
-        };
+        let thought = completion_details.reasoning_tokens.or(u.reasoning_tokens).unwrap_or_default();
+        // Perplexity's research tells its sources and its reasoning beside prompt, completion and total, and has both paid for.
+        let sources = u.citation_tokens.filter(|_| u.reasoning_tokens.is_some());
+        // Some hosts leave reasoning out of completion_tokens but have it in the total.
+        let beside = sources.is_some() || u.total_tokens == Some(sum([prompt, said, thought]));
+        let completion = if beside { sum([said, thought]) } else { said };
         let reasoning = thought.min(completion);
         let output_audio = completion_details.audio_tokens.unwrap_or_default().min(completion - reasoning);
         Usage {
-            input: prompt - cache_read - cache_write - input_audio,
+            input: sum([prompt - cache_read - cache_write - input_audio, sources.unwrap_or_default()]),
             cache_read,
             cache_write,
             cache_write_1h: 0,
@@ -186,6 +192,11 @@ mod tests {
         // xAI: reasoning beside completion_tokens, inside the total.
         let xai = read(r#"{"prompt_tokens":10,"completion_tokens":5,"total_tokens":35,"completion_tokens_details":{"reasoning_tokens":20}}"#);
         assert_eq!((xai.output, xai.reasoning, xai.total()), (5, 20, 35));
+        // SGLang: reasoning inside completion_tokens, as OpenAI has it, but under a flat name.
+        let flat = read(r#"{"prompt_tokens":10,"completion_tokens":25,"total_tokens":35,"reasoning_tokens":20}"#);
+        assert_eq!((flat.output, flat.reasoning, flat.total()), (5, 20, 35));
+        let unread = read(r#"{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15,"citation_tokens":7}"#);
+        assert_eq!(unread.total(), 15, "sources are paid for by research alone");
     }
 
     #[test]

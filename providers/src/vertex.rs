@@ -163,6 +163,10 @@ impl Provider for Vertex {
         &["anthropic-beta", "x-vertex-ai-llm-request-type", "x-vertex-ai-llm-shared-request-type"]
     }
 
+    fn forward<'v>(&self, name: &str, value: &'v str) -> Option<Cow<'v, str>> {
+        if name == "anthropic-beta" { known_betas(value) } else { Some(Cow::Borrowed(value)) }
+    }
+
     fn chat(&self, request: &ChatRequest<'_>, target: &Target<'_>) -> Result<Call, Error> {
         let stream = request.streams();
         match Model::of(target.model)? {
@@ -293,6 +297,44 @@ fn predictions(bodies: &[Bytes]) -> Result<Embeddings, Error> {
     Ok(out)
 }
 
+/// Betas that Vertex refuses a request for, without their dates: those of Anthropic's own platform, and those that are no betas
+/// there. What is not known passes: a new one may well be known to Vertex.
+const REFUSED_BETAS: &[&str] = &[
+    "advisor-tool",
+    "bash_",
+    "claude-code",
+    "code-execution",
+    "effort",
+    "fast-mode",
+    "files-api",
+    "fine-grained-tool-streaming",
+    "mcp-client",
+    "mcp-servers",
+    "oauth",
+    "output-128k",
+    "prompt-caching-scope",
+    "skills",
+    "structured-output",
+    "text_editor",
+    "token-efficient-tools",
+    "web-fetch",
+];
+
+/// The betas of a client that Vertex takes. One has another name there.
+fn known_betas(value: &str) -> Option<Cow<'_, str>> {
+    let betas = || value.split(',').map(str::trim).filter(|beta| !beta.is_empty());
+    let changes = |beta: &str| beta.starts_with("advanced-tool-use") || REFUSED_BETAS.iter().any(|refused| beta.starts_with(refused));
+    if !betas().any(changes) {
+        return Some(Cow::Borrowed(value));
+    }
+    let renamed = betas().filter_map(|beta| match beta {
+        beta if beta.starts_with("advanced-tool-use") => Some("tool-search-tool-2025-10-19"),
+        beta => (!changes(beta)).then_some(beta),
+    });
+    let left: Vec<&str> = renamed.collect();
+    (!left.is_empty()).then(|| left.join(",").into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -340,5 +382,12 @@ mod tests {
         assert_eq!(sizes, [2, 1, 1, 1]);
         assert_eq!(batches(&texts, 1).count(), 5);
         assert_eq!(batches(&[], 1).count(), 0);
+    }
+
+    #[test]
+    fn betas_that_vertex_refuses_stay_here() {
+        assert_eq!(known_betas("context-1m-2025-08-07, interleaved-thinking-2025-05-14").as_deref(), Some("context-1m-2025-08-07, interleaved-thinking-2025-05-14"));
+        assert_eq!(known_betas("claude-code-20250219,context-1m-2025-08-07,files-api-2025-04-14,advanced-tool-use-2025-11-20").as_deref(), Some("context-1m-2025-08-07,tool-search-tool-2025-10-19"));
+        assert_eq!(known_betas("effort-2025-11-24, structured-outputs-2025-11-13"), None);
     }
 }

@@ -1,5 +1,5 @@
-//! What the end-to-end tests stand on: a gateway in process on a port of its own, an upstream that does as it is told, and
-//! a client that looks at every response twice. One file per story below `tests/e2e/`.
+//! What the end-to-end tests stand on: a gateway in this process or several in their own, a Redis, an upstream that does as
+//! it is told and keeps its bill, and a client that looks at every response twice. One file per story below `tests/e2e/`.
 
 // All of this is test code: a harness that cannot do its work panics, and the test that uses it fails.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

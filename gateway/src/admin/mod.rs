@@ -64,7 +64,7 @@ impl Context {
 
     /// Seconds since 1970.
     fn now(&self) -> u64 {
-        self.state.now().as_secs()
+        self.state.wall().as_secs()
     }
 }
 

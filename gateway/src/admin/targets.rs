@@ -1,6 +1,7 @@
 //! Targets: how fast, how busy, how healthy they are, and a breaker that an operator closes by hand.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State as Shared;
@@ -10,8 +11,9 @@ use utoipa::ToSchema;
 use super::Context;
 use super::body::Body;
 use super::refusal::{Refusal, Refused};
+use crate::figures::Figures;
 use crate::rules::{ModelRule, Rules, TargetRule};
-use crate::target::Standing;
+use crate::target::{Standing, Stats};
 
 /// All targets.
 #[derive(Serialize, ToSchema)]
@@ -31,6 +33,24 @@ pub(super) struct TargetLine {
     to: String,
     /// Whether it is asked only when others fail.
     fallback: bool,
+    #[serde(flatten)]
+    figures: FigureLine,
+    /// Behind a `*`: each model that it has stood for lately. The figures above are then of all together, and of the worst.
+    models: Vec<ModelLine>,
+}
+
+/// A model that a `*` has stood for.
+#[derive(Serialize, ToSchema)]
+struct ModelLine {
+    /// What the `*` stood for.
+    model: String,
+    #[serde(flatten)]
+    figures: FigureLine,
+}
+
+/// How fast, busy and healthy something is.
+#[derive(Serialize, ToSchema)]
+struct FigureLine {
     /// `closed`: requests go there. `open`: none do. `half_open`: the next one finds out.
     #[schema(value_type = String)]
     breaker: Breaker,
@@ -66,7 +86,7 @@ pub(super) async fn list(Shared(context): Shared<Arc<Context>>) -> Result<Json<T
     Ok(Json(Targets { targets: every(&rules).map(|(model, target, fallback)| TargetLine::new(model, target, fallback)).collect() }))
 }
 
-/// Closes the breaker of a target: requests go there again at once.
+/// Closes the breaker of a target, behind a `*` that of all its models: requests go there again at once.
 #[utoipa::path(post, path = "/admin/targets/close", tag = "targets", request_body = CloseWish,
     responses((status = 200, body = TargetLine), (status = 404, body = Refused, description = "There is no such target."), (status = 422, body = Refused)))]
 pub(super) async fn close(Shared(context): Shared<Arc<Context>>, Body(wish): Body<CloseWish>) -> Result<Json<TargetLine>, Refusal> {
@@ -93,22 +113,27 @@ fn name(model: &ModelRule, target: &TargetRule) -> String {
 
 impl TargetLine {
     fn new(model: &ModelRule, target: &TargetRule, fallback: bool) -> Self {
-        let stats = &target.figures;
-        let (breaker, open_for_ms) = match stats.standing() {
+        let figures = &target.figures;
+        let models = figures.models().into_iter().map(|(model, stats)| ModelLine { model: model.into(), figures: FigureLine::of_model(&stats) }).collect();
+        TargetLine { target: name(model, target), model: model.name.to_string(), to: target.name.to_string(), fallback, figures: FigureLine::of(figures), models }
+    }
+}
+
+impl FigureLine {
+    fn of(all: &Figures) -> Self {
+        Self::new(all.standing(), all.latency(), all.in_flight(), all.tokens())
+    }
+
+    fn of_model(one: &Stats) -> Self {
+        Self::new(one.standing(), one.latency(), one.in_flight(), one.tokens())
+    }
+
+    fn new(standing: Standing, latency: Option<Duration>, in_flight: u32, tokens: u64) -> Self {
+        let (breaker, open_for_ms) = match standing {
             Standing::Closed => (Breaker::Closed, None),
             Standing::Open(left) => (Breaker::Open, Some(left.as_millis() as u64)),
             Standing::HalfOpen => (Breaker::HalfOpen, None),
         };
-        TargetLine {
-            target: name(model, target),
-            model: model.name.to_string(),
-            to: target.name.to_string(),
-            fallback,
-            breaker,
-            open_for_ms,
-            latency_ms: stats.latency().map(|latency| latency.as_micros() as f64 / 1000.0),
-            in_flight: stats.in_flight(),
-            tokens: stats.tokens(),
-        }
+        FigureLine { breaker, open_for_ms, latency_ms: latency.map(|latency| latency.as_micros() as f64 / 1000.0), in_flight, tokens }
     }
 }

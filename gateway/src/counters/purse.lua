@@ -5,8 +5,9 @@
 --       too late, then eight for each purse: kind of window, cap, reserved amount, used amount, four numbers of the window.
 --
 -- Counts are a hash: r reserved, s sum of what was used, n the newest bucket or the start of the window, e the end of the
--- window, c the last bucket that was charged, k what was told again after a loss, and the buckets by number. Leases are a sorted set by expiry; an expired one
--- stays for a day with a negative score, so that a late settlement is known from one that comes twice.
+-- window, c the last bucket that was charged, k what was told again after a loss, and the buckets by number. Leases are a
+-- sorted set by expiry; an expired one stays for a day with a negative score, so that a late settlement is known from one
+-- that comes twice.
 
 local DAY = 86400000
 local operation, id = ARGV[1], ARGV[2]

@@ -144,15 +144,22 @@ async fn recover(shared: &Arc<Shared>) {
 }
 
 /// Asks Redis which data it holds. If they are others than before it has lost what it counted: it is told what we knew to be
-/// used, before what we still have to tell it, which is not in that. What was reserved is not reserved again.
+/// used, before what we still have to tell it, which is not in that. What was reserved is not reserved again. An operation
+/// that it had done but could not confirm any more counts twice if another replica has seen its sum: rather that than never.
 async fn recall(shared: &Shared) -> Result<(), Failure> {
     let Reply::Counted { set, .. } = shared.link.call(Ask::Standing, &shared.new_id(), &[], PATIENCE).await? else { return Err(Failure::Gone) };
     if !shared.knows(&set) {
         let lines: Vec<Line> = shared.mirror.known().into_iter().map(|(purse, used)| Line { purse, amount: 0, used }).collect();
         tracing::error!(purses = lines.len(), "Redis has lost what it counted. It is told again what this gateway knew; it should keep its data (`appendonly yes`).");
+        let mut sums = Vec::with_capacity(lines.len());
         for lines in lines.chunks(PURSES) {
-            shared.link.call(Ask::Recall, &shared.new_id(), lines, PATIENCE).await?;
+            if let Reply::Counted { counts, .. } = shared.link.call(Ask::Recall, &shared.new_id(), lines, PATIENCE).await? {
+                sums.extend(counts.iter().map(|counts| counts.used));
+            }
         }
+        // They hold what others have told too, and what came to the new data before we knew of them. Not taken in before all is
+        // told, for who is interrupted tells the same again.
+        lines.iter().zip(sums).for_each(|(line, sum)| shared.mirror.told(&line.purse, 0, Some(sum)));
     }
     shared.know(set);
     Ok(())

@@ -277,6 +277,12 @@ impl Keyring {
         Ok(())
     }
 
+    /// Whether no key was ever made, as far as is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.table.load().by_id.is_empty()
+    }
+
     /// Whether the keys are shared with other replicas, and so have to be read again and again.
     #[must_use]
     pub fn is_shared(&self) -> bool {

@@ -11,7 +11,7 @@ use providers::{ErrorKind, Operation};
 use smallvec::SmallVec;
 
 use crate::config::UnknownPrice;
-use crate::counters::{Claim, NEVER, Refused, Standing, Unit};
+use crate::counters::{Claim, Denied, NEVER, Refused, Standing, Unit, Window};
 use crate::exchange::Exchange;
 use crate::fault::Fault;
 use crate::names;
@@ -126,7 +126,12 @@ async fn take(x: &mut Exchange, limits: &[&LimitRule], claims: &[Claim<'_>], lea
             }
             Ok(())
         }
-        Err(refused) => Err(refuse(limits, refused)),
+        Err(refused) => {
+            if let Refused::Denied(denied) = &refused {
+                x.limit_headers = headers(&[standing(denied)]);
+            }
+            Err(refuse(limits, refused))
+        }
     }
 }
 
@@ -175,7 +180,7 @@ fn hold_to_max_cost(x: &Exchange, worst: &Estimate) -> Result<(), Fault> {
     if worst.cost <= most {
         return Ok(());
     }
-    let message = format!("at worst this request would cost {} dollars, more than its own `max_cost`; lower `max_tokens` or raise the bound", providers::prices::Nanodollars(worst.cost));
+    let message = format!("at worst this request would cost {} dollars, more than its own `max_cost`; set or lower `max_tokens`, or raise the bound", providers::prices::Nanodollars(worst.cost));
     Err(Fault::client(StatusCode::PAYMENT_REQUIRED, ErrorKind::InvalidRequest, message).code("max_cost_exceeded"))
 }
 
@@ -197,6 +202,21 @@ fn refuse(limits: &[&LimitRule], refused: Refused) -> Fault {
     Fault::client(StatusCode::TOO_MANY_REQUESTS, kind, message).retry_after(denied.frees_in)
 }
 
+/// How the purse stands that had too little left.
+fn standing(denied: &Denied) -> Standing {
+    let purse = &denied.purse;
+    let resets_in = if denied.frees_in == NEVER { Duration::ZERO } else { denied.frees_in };
+    Standing { purse: purse.clone(), used: denied.used, reserved: 0, left: purse.cap.saturating_sub(denied.used), resets_in }
+}
+
+/// How long until a purse is as good as new: what is reserved just now counts for its whole window yet.
+fn reset(standing: &Standing) -> Duration {
+    match &standing.purse.window {
+        Window::Sliding(length) if standing.reserved > 0 => standing.resets_in.max(*length),
+        _ => standing.resets_in,
+    }
+}
+
 /// `x-ratelimit-{limit,remaining,reset}-{requests,tokens,dollars}`: of each kind the limit that has least left.
 fn headers(standings: &[Standing]) -> HeaderMap {
     let mut out = HeaderMap::new();
@@ -204,7 +224,7 @@ fn headers(standings: &[Standing]) -> HeaderMap {
         let share = |s: &Standing| s.left as f64 / (s.purse.cap.max(1)) as f64;
         let Some(tightest) = standings.iter().filter(|s| s.purse.unit == unit).min_by(|a, b| share(a).total_cmp(&share(b))) else { continue };
         let amount = |n: u64| if unit == Unit::Nanodollars { providers::prices::Nanodollars(n).to_string() } else { n.to_string() };
-        let values = [("limit", amount(tightest.purse.cap)), ("remaining", amount(tightest.left)), ("reset", format!("{}s", tightest.resets_in.as_secs()))];
+        let values = [("limit", amount(tightest.purse.cap)), ("remaining", amount(tightest.left)), ("reset", format!("{}s", reset(tightest).as_secs_f64().ceil()))];
         for (what, value) in values {
             if let (Ok(name), Ok(value)) = (HeaderName::try_from(format!("x-ratelimit-{what}-{name}")), HeaderValue::try_from(value)) {
                 out.insert(name, value);

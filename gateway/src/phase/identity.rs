@@ -47,10 +47,11 @@ pub async fn find(rules: &Rules, headers: &HeaderMap, peer: Option<&Peer>, now: 
             return tokens.check(&token, hash, &rules.principals, now).await.map_err(refused);
         }
     }
-    if shown.is_none() && peer.is_some_and(|peer| !peer.holds(now)) {
+    let holding = peer.filter(|peer| peer.holds(now));
+    if shown.is_none() && holding.is_none() && peer.is_some() {
         return Err(ended());
     }
-    rules.principals.find(hash.as_ref(), peer, now).map_err(|stranger| unknown(rules, stranger, peer))
+    rules.principals.find(hash.as_ref(), holding, now).map_err(|stranger| unknown(rules, stranger, peer))
 }
 
 /// A stranger, who is told what would let it in.

@@ -85,6 +85,10 @@ impl Provider for Bedrock {
         embed::write(request, target)
     }
 
+    fn counted(&self, header: &dyn Fn(&str) -> Option<String>) -> Option<u64> {
+        header("x-amzn-bedrock-input-token-count")?.parse().ok()
+    }
+
     fn embeddings(&self, bodies: &[Bytes], _: &Target<'_>) -> Result<crate::embed::Embeddings, Error> {
         embed::read(bodies)
     }

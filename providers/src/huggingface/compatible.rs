@@ -84,7 +84,7 @@ fn server(edit: &mut Edit<'_>, request: &ChatRequest<'_>, warnings: &mut Vec<Str
     let messages = request.messages.as_deref().unwrap_or_default();
     if messages.iter().any(|m| m.role.as_deref() == Some("developer") || split(m)) {
         let mut messages = messages.to_vec();
-        crate::openai::clean(&mut messages, crate::openai::History::Bare);
+        crate::openai::clean(&mut messages);
         for (at, message) in messages.iter_mut().enumerate() {
             if message.role.as_deref() == Some("developer") {
                 message.role = Some("system".into());

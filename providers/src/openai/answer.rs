@@ -1,7 +1,11 @@
 //! Reads a whole chat completion as OpenAI and compatible hosts really send it. A chunk of a stream has the same shape, so
 //! that the types are shared with its reader.
 
+use std::fmt;
+
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::error;
@@ -70,7 +74,7 @@ pub(super) struct Message<'a> {
     #[serde(borrow)]
     pub(super) reasoning: Option<Str<'a>>,
     #[serde(borrow)]
-    pub(super) tool_calls: Option<Vec<ToolCall<'a>>>,
+    pub(super) tool_calls: Option<ToolCalls<'a>>,
     #[serde(borrow)]
     pub(super) function_call: Option<Function<'a>>,
     #[serde(borrow)]
@@ -99,15 +103,56 @@ impl Message<'_> {
     }
 }
 
+/// A list of calls, or in the streams of TGI 2 one call alone. Not an untagged enum: that could not keep arguments as they came.
+pub(super) struct ToolCalls<'a>(pub(super) Vec<ToolCall<'a>>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for ToolCalls<'a> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Vec<ToolCall<'de>>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of tool calls")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut calls = Vec::new();
+                while let Some(call) = list.next_element()? {
+                    calls.push(call);
+                }
+                Ok(calls)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                ToolCall::deserialize(MapAccessDeserializer::new(map)).map(|call| vec![call])
+            }
+        }
+        d.deserialize_any(Either).map(ToolCalls)
+    }
+}
+
 #[derive(Deserialize)]
 pub(super) struct ToolCall<'a> {
     pub(super) index: Option<u32>,
     #[serde(borrow)]
-    pub(super) id: Option<Str<'a>>,
+    id: Option<Str<'a>>,
     #[serde(borrow)]
     pub(super) function: Option<Function<'a>>,
     #[serde(borrow)]
     pub(super) custom: Option<Custom<'a>>,
+}
+
+impl<'a> ToolCall<'a> {
+    /// The one call of the legacy form, which has no id.
+    pub(super) fn legacy(function: Function<'a>) -> Self {
+        ToolCall { index: Some(0), id: None, function: Some(function), custom: None }
+    }
+
+    /// The id, if it has one: Mistral writes `"null"` where it has none.
+    pub(super) fn id(&self) -> Option<&str> {
+        self.id.as_deref().filter(|id| !id.is_empty() && *id != "null")
+    }
 }
 
 #[derive(Deserialize)]
@@ -248,14 +293,14 @@ fn read_choice(part: Part<'_>) -> Choice {
             choice.reasoning = Some(thinking);
         }
     }
-    let legacy = message.function_call.map(|function| ToolCall { index: None, id: None, function: Some(function), custom: None });
-    for (position, call) in message.tool_calls.into_iter().flatten().chain(legacy).enumerate() {
+    let legacy = message.function_call.map(ToolCall::legacy);
+    for (position, call) in message.tool_calls.into_iter().flat_map(|calls| calls.0).chain(legacy).enumerate() {
+        let id = call.id().map_or_else(|| format!("call_{position}"), str::to_owned);
         let (name, arguments) = match (call.function, call.custom) {
             (Some(f), _) => (owned(f.name), f.arguments.unwrap_or_default().json().to_owned()),
             (None, Some(c)) => (owned(c.name), owned(c.input)),
             (None, None) => continue,
         };
-        let id = call.id.filter(|id| !id.is_empty()).map_or_else(|| format!("call_{position}"), |id| id.0.into_owned());
         choice.calls.push(Call { id, name, arguments });
     }
     choice

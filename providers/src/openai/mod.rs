@@ -10,7 +10,7 @@ pub use error::read as read_error;
 pub use stream::Chunks;
 
 use crate::envelope::Edit;
-use crate::wire::ChatRequest;
+use crate::wire::Message;
 use crate::{Dialect, Error, Operation, Provider, Settings, Target, carry, responses};
 
 /// OpenAI, or any host that speaks exactly as it does.
@@ -67,7 +67,9 @@ pub fn adapt(operation: Operation, edit: &mut Edit<'_>, target: &Target<'_>) -> 
         ask_for_usage(edit)?;
     }
     if operation == Operation::Chat(Dialect::Chat) && carry::request_may_carry(envelope) {
-        edit.set("messages", clean_history(&envelope.chat()?, History::Bare));
+        let mut messages = envelope.chat()?.messages.unwrap_or_default();
+        clean(&mut messages);
+        edit.set("messages", serde_json::to_string(&messages).map_err(Error::answer)?);
     }
     if operation == Operation::Chat(Dialect::Responses)
         && let Some(input) = responses::clean_input(envelope)
@@ -91,42 +93,18 @@ pub fn ask_for_usage(edit: &mut Edit<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// What of earlier reasoning a host wants to see again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum History {
-    /// Nothing.
-    Bare,
-    /// The text, and with every turn of calls: it answers 400 where one has none.
-    Text,
-    /// The blocks.
-    Blocks,
-}
-
-/// The messages with bare call ids and of their reasoning what the host wants.
-pub(crate) fn clean_history(request: &ChatRequest<'_>, keep: History) -> String {
-    let mut messages = request.messages.clone().unwrap_or_default();
-    clean(&mut messages, keep);
-    serde_json::to_string(&messages).unwrap_or_default()
-}
-
-/// Takes out of the messages what this gateway put there: reasoning blocks, and the seals on call ids.
-pub(crate) fn clean(messages: &mut [crate::wire::Message<'_>], keep: History) {
+/// Takes out of the messages what this gateway put there: reasoning, of which OpenAI's dialect knows nothing, and the seals on
+/// call ids.
+pub(crate) fn clean(messages: &mut [Message<'_>]) {
     for message in messages {
         bare_ids(message);
-        if keep == History::Bare {
-            message.reasoning_content = None;
-        }
-        if keep != History::Blocks {
-            message.reasoning_details = None;
-        }
-        if keep == History::Text && message.tool_calls.is_some() {
-            message.reasoning_content.get_or_insert_default();
-        }
+        message.reasoning_content = None;
+        message.reasoning_details = None;
     }
 }
 
 /// Takes the seals off a message's call ids.
-pub(crate) fn bare_ids(message: &mut crate::wire::Message<'_>) {
+pub(crate) fn bare_ids(message: &mut Message<'_>) {
     if let Some(id) = &mut message.tool_call_id {
         *id = carry::bare(id);
     }

@@ -10,7 +10,7 @@ use crate::sse::Event;
 use crate::{Error, Transcoder, broken_off};
 
 /// Reads chat chunks, tolerant of what compatible hosts make of them: calls without an index, names repeated in every
-/// piece, usage on every chunk, no `[DONE]`.
+/// piece or late, usage on every chunk, no `[DONE]`.
 #[derive(Debug, Default)]
 pub struct Chunks {
     started: bool,
@@ -22,11 +22,26 @@ pub struct Chunks {
 
 #[derive(Debug, Default, Clone)]
 struct ChunkState {
-    /// The upstream's index and id of each call, in the order they began; the position is the index given out.
-    calls: Vec<(Option<u32>, String)>,
+    /// The calls, in the order they began.
+    calls: Vec<Begun>,
+    /// How many of them were given out.
+    given: u32,
     details: Details,
     annotated: bool,
     finished: bool,
+}
+
+/// A call as far as it has come.
+#[derive(Debug, Clone)]
+struct Begun {
+    /// The upstream's index.
+    index: Option<u32>,
+    /// The upstream's id.
+    id: Option<String>,
+    /// The index that it was given out with; a call is not given out before its name is known.
+    given: Option<u32>,
+    /// Arguments that came before the name.
+    held: String,
 }
 
 impl Transcoder for Chunks {
@@ -68,9 +83,56 @@ impl Transcoder for Chunks {
         Ok(())
     }
 
-    fn end(&mut self, _: &mut dyn FnMut(Delta<'_>)) -> Result<(), Error> {
+    fn end(&mut self, out: &mut dyn FnMut(Delta<'_>)) -> Result<(), Error> {
         // Some hosts never send `[DONE]`; a finish for every choice is as good.
-        if self.done || !self.choices.is_empty() && self.choices.iter().all(|c| c.finished) { Ok(()) } else { Err(broken_off()) }
+        if !self.done && (self.choices.is_empty() || !self.choices.iter().all(|c| c.finished)) {
+            return Err(broken_off());
+        }
+        for (choice, state) in (0..).zip(&mut self.choices) {
+            state.give_nameless(choice, out);
+        }
+        Ok(())
+    }
+}
+
+impl ChunkState {
+    /// Gives out the call at `at`, and what was held back of it.
+    fn give(&mut self, at: usize, choice: u32, name: &str, out: &mut dyn FnMut(Delta<'_>)) -> u32 {
+        let call = &mut self.calls[at];
+        let index = self.given;
+        self.given += 1;
+        call.given = Some(index);
+        match &call.id {
+            Some(id) => out(Delta::Call { choice, index, id, name }),
+            None => out(Delta::Call { choice, index, id: &format!("call_{at}"), name }),
+        }
+        let held = std::mem::take(&mut call.held);
+        if !held.is_empty() {
+            out(Delta::Arguments { choice, index, json: &held });
+        }
+        index
+    }
+
+    /// Gives out the calls whose name never came.
+    fn give_nameless(&mut self, choice: u32, out: &mut dyn FnMut(Delta<'_>)) {
+        for at in 0..self.calls.len() {
+            if self.calls[at].given.is_none() {
+                self.give(at, choice, "", out);
+            }
+        }
+    }
+
+    /// Which call a piece belongs to, if it is not the first of a new one.
+    fn known(&self, index: Option<u32>, id: Option<&str>, named: bool) -> Option<usize> {
+        // A call that has its id only with its name has none yet.
+        let same = |call: &Begun, id: &str| call.id.as_deref().map_or(call.given.is_none(), |known| known == id);
+        match (index, id) {
+            // A host that gives every call the index 0 still gives each its own id.
+            (Some(_), Some(id)) => self.calls.iter().rposition(|call| call.index == index && same(call, id)),
+            (Some(_), None) => self.calls.iter().rposition(|call| call.index == index),
+            (None, Some(id)) => self.calls.iter().position(|call| same(call, id)),
+            (None, None) => self.calls.len().checked_sub(1).filter(|last| !named || self.calls[*last].given.is_none()),
+        }
     }
 }
 
@@ -123,8 +185,8 @@ impl Chunks {
         for url in message.image_urls() {
             out(Delta::Image { choice, url });
         }
-        let legacy = message.function_call.map(|function| ToolCall { index: Some(0), id: None, function: Some(function), custom: None });
-        for call in message.tool_calls.into_iter().flatten().chain(legacy) {
+        let legacy = message.function_call.map(ToolCall::legacy);
+        for call in message.tool_calls.into_iter().flat_map(|calls| calls.0).chain(legacy) {
             self.call(choice, &call, out);
         }
         if let Some(logprobs) = part.logprobs.filter(real) {
@@ -133,6 +195,7 @@ impl Chunks {
         if let Some(reason) = part.finish_reason.filter(|r| !r.is_empty()) {
             let state = &mut self.choices[choice as usize];
             state.details.finish(|detail| out(Delta::Detail { choice, detail: &detail }));
+            state.give_nameless(choice, out);
             if choice == 0 {
                 self.give_sources(out);
             }
@@ -148,28 +211,27 @@ impl Chunks {
             (None, Some(c)) => (c.name.as_deref(), c.input.as_deref()),
             (None, None) => (None, None),
         };
-        let calls = &mut self.choices[choice as usize].calls;
-        let id = call.id.as_deref().filter(|id| !id.is_empty());
-        let known = match (call.index, id) {
-            // A host that gives every call the index 0 still gives each its own id.
-            (Some(index), Some(id)) => calls.iter().rposition(|(i, known)| *i == Some(index) && known == id),
-            (Some(index), None) => calls.iter().rposition(|(i, _)| *i == Some(index)),
-            (None, Some(id)) => calls.iter().position(|(_, known)| known == id),
-            (None, None) if name.is_some_and(|n| !n.is_empty()) => None,
-            (None, None) => calls.len().checked_sub(1),
-        };
-        let index = match known {
-            Some(at) => at as u32,
-            None => {
-                let at = calls.len() as u32;
-                let id = id.map_or_else(|| format!("call_{at}"), str::to_owned);
-                out(Delta::Call { choice, index: at, id: &id, name: name.unwrap_or_default() });
-                calls.push((call.index, id));
-                at
+        let name = name.filter(|n| !n.is_empty());
+        let arguments = arguments.unwrap_or_default();
+        let state = &mut self.choices[choice as usize];
+        let at = state.known(call.index, call.id(), name.is_some()).unwrap_or_else(|| {
+            state.calls.push(Begun { index: call.index, id: None, given: None, held: String::new() });
+            state.calls.len() - 1
+        });
+        let begun = &mut state.calls[at];
+        if begun.given.is_none() && begun.id.is_none() {
+            begun.id = call.id().map(str::to_owned);
+        }
+        let given = match (begun.given, name) {
+            (Some(index), _) => Some(index),
+            (None, Some(name)) => Some(state.give(at, choice, name, out)),
+            (None, None) => {
+                begun.held.push_str(arguments);
+                None
             }
         };
-        if let Some(json) = arguments.filter(|a| !a.is_empty()) {
-            out(Delta::Arguments { choice, index, json });
+        if let Some(index) = given.filter(|_| !arguments.is_empty()) {
+            out(Delta::Arguments { choice, index, json: arguments });
         }
     }
 }

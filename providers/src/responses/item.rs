@@ -8,6 +8,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::seal;
 use crate::answer::OwnedDetail;
+use crate::json::scan;
 use crate::wire::Str;
 
 /// An item that is in progress, done, or was cut.
@@ -36,6 +37,15 @@ impl Body<'_> {
             Body::Call { custom: false, .. } => "fc",
             Body::Call { custom: true, .. } => "ctc",
             Body::Image { .. } => "ig",
+        }
+    }
+
+    /// How an item ended that others follow, in an answer that ended with `status`. What was cut is the last of it, except
+    /// where calls were written in turns: then it is each whose arguments are not whole.
+    pub(super) fn status(&self, status: &'static str) -> &'static str {
+        match self {
+            Body::Call { arguments, custom: false, .. } if !arguments.is_empty() && scan(arguments.as_bytes()).is_err() => status,
+            _ => "completed",
         }
     }
 }

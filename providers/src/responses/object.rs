@@ -238,7 +238,6 @@ fn items<'a>(choice: &'a Choice, meta: &Meta, echo: &Echo, status: &'static str)
         let arguments = if call.arguments.is_empty() && !custom { "{}" } else { &call.arguments };
         Body::Call { call_id: call.id.as_str().into(), name: call.name.as_str().into(), arguments: arguments.into(), custom }
     }));
-    // What was cut is the last of it.
     let last = bodies.len().saturating_sub(1);
-    bodies.into_iter().enumerate().map(|(at, body)| Item::new(&meta.id, at, if at == last { status } else { "completed" }, body)).collect()
+    bodies.into_iter().enumerate().map(|(at, body)| Item::new(&meta.id, at, if at == last { status } else { body.status(status) }, body)).collect()
 }

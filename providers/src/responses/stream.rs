@@ -101,7 +101,13 @@ impl EventWriter {
 
     fn open_item(&mut self, body: Body<'static>, out: &mut Vec<u8>) {
         self.start(out);
-        self.close_item("completed", out);
+        // Calls that were held back come behind the finish: only then is it known whether the one before was cut.
+        let (status, _) = ending(self.finish.unwrap_or_default());
+        let status = match self.current() {
+            Some(body) if status != "completed" => body.status(status),
+            _ => "completed",
+        };
+        self.close_item(status, out);
         self.items.push(Item::new(&self.meta.id, self.items.len(), "in_progress", body));
         self.open = true;
         self.item_event(out, "response.output_item.added");

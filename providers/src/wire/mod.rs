@@ -284,12 +284,6 @@ impl<'a> ChatRequest<'a> {
         self.stream == Some(true)
     }
 
-    /// Whether the client asked for usage in the stream.
-    #[must_use]
-    pub fn wants_stream_usage(&self) -> bool {
-        self.stream_options.as_ref().and_then(|o| o.include_usage) == Some(true)
-    }
-
     /// The function tools on offer, in either the present or the older form.
     pub fn functions(&self) -> impl Iterator<Item = &FunctionDef<'a>> {
         self.tools.iter().flatten().filter_map(|t| t.function.as_ref()).chain(self.functions.iter().flatten())

@@ -314,7 +314,8 @@ async fn without_a_file_the_api_is_closed_and_says_what_to_do() {
 #[tokio::test]
 async fn a_breaker_is_seen_and_closed_by_hand() {
     let mock = Mock::start().await;
-    let gateway = Running::start("models: { fragile: { target: well/fragile, fallback: [well/spare], retry: { attempts: 1 }, breaker: { failures: 1, cooldown: 1h } } }", &mock).await;
+    let gateway =
+        Running::start("models: { fragile: { target: well/fragile, fallback: [well/spare], retry: { attempts: 1 }, breaker: { failures: 1, cooldown: 1h } }, \"any-*\": \"well/any-*\" }", &mock).await;
     mock.on("fragile", [Behaviour::error(500, "down"), Behaviour::Usual]);
     gateway.client().chat("fragile").await.answer();
     let targets = gateway.admin_ask("GET", "/admin/targets", None).await.json()["targets"].clone();
@@ -327,6 +328,9 @@ async fn a_breaker_is_seen_and_closed_by_hand() {
     );
     gateway.client().chat("fragile").await.answer();
     assert_eq!(mock.asked("fragile").len(), 1, "it is left alone");
+    gateway.client().chat("any-one").await.answer();
+    let any = gateway.admin_ask("GET", "/admin/targets", None).await.json()["targets"].as_array().unwrap().iter().find(|t| t["to"] == "well/any-*").unwrap().clone();
+    assert_eq!((&any["models"][0]["model"], &any["models"][0]["breaker"], &any["tokens"]), (&json!("one"), &json!("closed"), &any["models"][0]["tokens"]));
 
     let closed = gateway.admin_ask("POST", "/admin/targets/close", Some(&json!({ "target": fragile["target"] }))).await;
     assert_eq!((closed.status, &closed.json()["breaker"]), (200, &json!("closed")));

@@ -234,6 +234,20 @@ async fn strangers_do_not_get_as_far_as_a_request() {
 }
 
 #[tokio::test]
+async fn a_key_that_means_nothing_does_not_bring_an_ended_certificate_back() {
+    let authority = Authority::new("clients");
+    let secured = start("back", &authority, "", "consumers: { service: { certificates: [\"spiffe://a/b\"] } }\nauth: { anonymous: false }\n").await;
+    let short = authority.sign((Some(SanType::URI("spiffe://a/b".try_into().unwrap())), "x", now() + 3));
+    let mut connection = secured.connect(Some(&short)).await.unwrap();
+    // Nobody has a key here, and SDKs insist on one.
+    ask_on(&mut connection, Some("any-key-at-all")).await.unwrap().answer();
+    while now() <= short_end(&short) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    ask_on(&mut connection, Some("any-key-at-all")).await.unwrap().fault(401, "invalid_api_key");
+}
+
+#[tokio::test]
 async fn a_certificate_that_ends_while_its_connection_lives() {
     let authority = Authority::new("clients");
     let secured = start("ends", &authority, "", "consumers: { service: { certificates: [\"spiffe://a/b\"], keys: [key-of-service] } }\nauth: { anonymous: true }\n").await;

@@ -45,11 +45,16 @@ async fn a_limit_of_requests_is_told_with_when_to_come_again() {
     let gateway = Running::start("models: { a: well/a }\nconsumers: { alice: { keys: [key-of-alice], limits: [{ requests: 2, per: 1h }] } }\ndata: \"{{folder}}\"\n", &mock).await;
     let first = ask(&gateway, "key-of-alice", &chat("a")).await;
     assert_eq!((first.header("x-ratelimit-limit-requests"), first.header("x-ratelimit-remaining-requests")), (Some("2"), Some("1")));
+    assert_eq!(first.header("x-ratelimit-reset-requests"), Some("3600s"));
     ask(&gateway, "key-of-alice", &streamed("a")).await;
     let third = ask(&gateway, "key-of-alice", &chat("a")).await;
     third.fault(429, "rate_limit_exceeded");
     let after: u64 = third.header("retry-after").unwrap().parse().unwrap();
     assert!((3000..=3700).contains(&after), "{after}");
+    assert_eq!(
+        (third.header("x-ratelimit-limit-requests"), third.header("x-ratelimit-remaining-requests"), third.header("x-ratelimit-reset-requests")),
+        (Some("2"), Some("0"), Some(format!("{after}s").as_str()))
+    );
     assert_eq!(mock.asked("a").len(), 2, "a refused request costs nothing");
     let usage = used(&gateway, "key-of-alice").await;
     assert_eq!((&usage["limits"][0]["used"], &usage["limits"][0]["left"]), (&json!(2), &json!(0)));
@@ -71,7 +76,9 @@ async fn dollars_are_settled_to_what_was_really_used() {
     assert_eq!(used(&gateway, "key-of-alice").await["limits"][0]["used"].as_f64(), Some(cost));
     // So dear that the client's own bound refuses it.
     let bearer = [("content-type", "application/json"), ("authorization", "Bearer key-of-alice"), ("x-trivium-max-cost", "0.0001")];
-    gateway.client().send("POST", CHAT, &bearer, chat("a").to_string().as_bytes()).await.fault(402, "max_cost_exceeded");
+    let refused = gateway.client().send("POST", CHAT, &bearer, chat("a").to_string().as_bytes()).await;
+    refused.fault(402, "max_cost_exceeded");
+    assert!(refused.header("x-trivium-cost-estimate").is_some_and(|cost| cost.parse::<f64>().unwrap() > 0.0001));
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ function h(tag, attributes, ...children) {
     if (typeof value === "function") element.addEventListener(name, value);
     else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false));
   return element;
 }
 
@@ -238,47 +238,66 @@ async function targets() {
     }
     refresh();
   };
+  const row = (t, model, to, target) => h("tr", null,
+    h("td", { class: "name", "data-label": "Model" }, model),
+    h("td", { class: "name", "data-label": "Goes to" }, to),
+    h("td", { "data-label": "Breaker" }, chip(t)),
+    h("td", { class: "number", "data-label": "Latency" }, quick(t.latency_ms)),
+    h("td", { class: "number", "data-label": "In flight" }, plain.format(t.in_flight)),
+    h("td", { class: "number", "data-label": "Tokens" }, plain.format(t.tokens)),
+    h("td", { class: "acts" }, target && h("button", { "data-focus": `c${target}`, click: () => close(target) }, "Close it")));
   return h("div", null, h("h2", null, "Targets"), h("p", { class: "soft small" }, "Of this process. A breaker opens when a target fails again and again; then nothing is sent there for a while."),
     h("div", { class: "card wide" }, h("table", { class: "folds" },
       h("thead", null, h("tr", null, ["Model", "Goes to", "Breaker"].map((name) => h("th", null, name)), ["Latency", "In flight", "Tokens"].map((name) => h("th", { class: "number" }, name)), h("th"))),
-      h("tbody", null, targets.map((t) => h("tr", null,
-        h("td", { class: "name", "data-label": "Model" }, t.model),
-        h("td", { class: "name", "data-label": "Goes to" }, h("span", null, t.to, t.fallback && h("span", { class: "soft small" }, " (fallback)"))),
-        h("td", { "data-label": "Breaker" }, chip(t)),
-        h("td", { class: "number", "data-label": "Latency" }, quick(t.latency_ms)),
-        h("td", { class: "number", "data-label": "In flight" }, plain.format(t.in_flight)),
-        h("td", { class: "number", "data-label": "Tokens" }, plain.format(t.tokens)),
-        h("td", { class: "acts" }, t.breaker !== "closed" && h("button", { "data-focus": `c${t.target}`, click: () => close(t.target) }, "Close it"))))))));
+      h("tbody", null, targets.map((t) => [row(t, t.model, h("span", null, t.to, t.fallback && h("span", { class: "soft small" }, " (fallback)")), t.breaker !== "closed" && t.target),
+        t.models.map((m) => row(m, "", h("span", { class: "soft small" }, "* ", m.model)))])))));
 }
 
 // ── Spend ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-const usage = (by) => api("GET", `/admin/usage?days=30&by=${by}`);
+/** What was used in the last 30 days, told apart by one thing. */
+async function usage(by) {
+  const told = await api("GET", `/admin/usage?days=30&by=${by}`);
+  return { ...told, rows: told.rows.map((row) => ({ ...row, name: row[by] || "–" })) };
+}
 
-function share(title, by, rows) {
+/** A row for every day, also for those on which nothing was used. */
+function everyDay({ from, to, rows }) {
+  const known = new Map(rows.map((row) => [row.name, row]));
+  const every = [];
+  for (const day = new Date(`${from}T00:00Z`); every.length < 400; day.setUTCDate(day.getUTCDate() + 1)) {
+    const name = day.toISOString().slice(0, 10);
+    every.push(known.get(name) || { name, requests: 0, tokens: 0, dollars: 0 });
+    if (name >= to) break;
+  }
+  return every;
+}
+
+function share(title, rows) {
   const sorted = [...rows].sort((a, b) => b.dollars - a.dollars || b.requests - a.requests).slice(0, 20);
   return h("div", { class: "card wide" }, h("h3", null, title), h("table", null,
     h("thead", null, h("tr", null, h("th", null, ""), ["Dollars", "Tokens", "Requests"].map((name) => h("th", { class: "number" }, name)))),
-    h("tbody", null, sorted.map((row) => h("tr", null, h("td", { class: "name" }, row[by] || "–"),
+    h("tbody", null, sorted.map((row) => h("tr", null, h("td", { class: "name" }, row.name),
       h("td", { class: "number" }, money(row.dollars)), h("td", { class: "number" }, plain.format(row.tokens)), h("td", { class: "number" }, plain.format(row.requests)))))));
 }
 
 async function spend() {
   const [days, who, models] = await Promise.all(["day", "consumer", "model"].map(usage));
-  const rows = [...days.rows].sort((a, b) => a.day.localeCompare(b.day));
+  const rows = days.rows.length ? everyDay(days) : [];
   const sum = (name) => rows.reduce((all, row) => all + row[name], 0);
   const most = Math.max(...rows.map((row) => row.dollars), 1e-9);
   const columns = rows.map((row) => {
-    const words = `${row.day}: ${money(row.dollars)}, ${plain.format(row.requests)} requests, ${plain.format(row.tokens)} tokens`;
+    const words = `${row.name}: ${money(row.dollars)}, ${plain.format(row.requests)} requests, ${plain.format(row.tokens)} tokens`;
     const column = h("div", { role: "img", title: words, "aria-label": words });
-    column.style.height = `${Math.max(1, (100 * row.dollars) / most)}%`;
+    column.style.height = row.requests ? `${Math.max(1, (100 * row.dollars) / most)}%` : "0";
     return column;
   });
   return h("div", null, h("h2", null, "Spend, last 30 days"),
     h("div", { class: "stats" }, h("span", null, h("b", null, money(sum("dollars"))), "spent"), h("span", null, h("b", null, plain.format(sum("requests"))), "requests"), h("span", null, h("b", null, plain.format(sum("tokens"))), "tokens")),
     rows.length ? h("div", { class: "days" }, columns) : h("p", { class: "card empty" }, "Nothing was used yet."),
-    rows.length > 0 && h("div", { class: "row soft small" }, rows[0].day, h("span", { class: "end" }, rows[rows.length - 1].day)),
-    rows.length > 0 && [share("By consumer", "consumer", who.rows), share("By model", "model", models.rows)]);
+    rows.length > 0 && h("div", { class: "row soft small" }, rows[0].name, h("span", { class: "end" }, rows[rows.length - 1].name)),
+    days.gaps.length > 0 && h("p", { class: "soft small" }, `Not all of it is there. ${days.gaps.join(" ")}`),
+    rows.length > 0 && [share("By consumer", who.rows), share("By model", models.rows)]);
 }
 
 // ── Configuration ───────────────────────────────────────────────────────────────────────────────────────────────────────

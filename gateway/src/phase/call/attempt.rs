@@ -66,12 +66,15 @@ async fn one(x: &mut Exchange, model: &ModelRule, target: &TargetRule, t: &Targe
 async fn several(x: &mut Exchange, model: &ModelRule, target: &TargetRule, t: &Target<'_>, work: &Work, sendings: Vec<Sending>) -> Result<Reply, Failure> {
     let provider = &target.provider;
     let mut bodies = Vec::with_capacity(sendings.len());
+    let mut counted = Some(0);
     for sending in sendings {
         let response = send(x, target, sending).await.map_err(|e| retry_connect(e, model))?;
         let response = accept(x, provider, model, response).await?;
+        let told = provider.dialect.counted(&|name| response.headers().get(name)?.to_str().ok().map(str::to_owned));
+        counted = counted.zip(told).map(|(sum, n)| sum + n);
         bodies.push(collect(x, response, model).await?);
     }
-    let (body, seen) = work.answer(provider.dialect.as_ref(), t, &bodies).map_err(|e| broken(e, model))?;
+    let (body, seen) = work.answer(provider.dialect.as_ref(), t, &bodies, counted).map_err(|e| broken(e, model))?;
     Ok(whole_reply(body, seen))
 }
 

@@ -1,5 +1,6 @@
 //! Sends a request to a target, and takes the head of its answer: a good one, or a failure.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -50,8 +51,12 @@ pub fn unreachable(e: &upstream::Error) -> Fault {
 pub fn common_headers(x: &Exchange, provider: &ProviderRule, headers: &mut HeaderMap) {
     headers.insert(header::USER_AGENT, HeaderValue::from_static(crate::state::USER_AGENT));
     for name in &provider.forwards {
-        if let Some(value) = x.headers.get(name) {
-            headers.insert(name, value.clone());
+        let Some(value) = x.headers.get(name) else { continue };
+        let Ok(text) = value.to_str() else { continue };
+        match provider.dialect.forward(name.as_str(), text) {
+            Some(Cow::Borrowed(_)) => drop(headers.insert(name, value.clone())),
+            Some(Cow::Owned(text)) => drop(HeaderValue::try_from(text).map(|value| headers.insert(name, value))),
+            None => {}
         }
     }
     if let Some(record) = &x.record
