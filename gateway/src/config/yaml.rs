@@ -231,6 +231,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_once_and_meant_twice() {
+        let text = "models:\n  a: &usual { target: x/y, retry: { attempts: 3 } }\n  b: *usual\n  c: { <<: *usual, target: x/z }\n  7: x/w\n";
+        let tree = parse(text, None).unwrap_or_else(|p| panic!("{p}"));
+        let models = &tree.root["models"];
+        assert_eq!((&models["b"], &models["c"]["target"], &models["c"]["retry"]["attempts"], &models["7"]), (&models["a"], &"x/z".into(), &3.into(), &"x/w".into()));
+        assert!(tree.problems.is_empty(), "{:?}", tree.problems);
+        assert_eq!(tree.places.of("models.b").map(|p| p.line), Some(3));
+        assert_eq!(tree.places.of("models.c.target").map(|p| p.line), Some(4));
+    }
+
+    #[test]
     fn all_that_is_written_twice_is_found() {
         let tree = parse("listen: a\nmodels: { m: x, n: y, m: z }\nlisten: b\n", None).unwrap_or_else(|p| panic!("{p}"));
         let said: Vec<String> = tree.problems.iter().map(ToString::to_string).collect();
