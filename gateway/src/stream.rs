@@ -46,6 +46,8 @@ struct Tap {
     strip_usage: bool,
     /// An event that has not come whole yet.
     rest: BytesMut,
+    /// Bytes of an event that are not text, as the last one that was read had them.
+    frame: u64,
     /// Whether the terminator has been passed on.
     terminated: bool,
     usage: Usage,
@@ -55,7 +57,7 @@ impl Flow {
     /// A stream whose bytes pass. Events may be `limit` bytes long.
     #[must_use]
     pub fn pass(dialect: Dialect, strip_usage: bool, limit: usize) -> Self {
-        Flow { seen: Seen::default(), mode: Mode::Pass(Tap { dialect, strip_usage, rest: BytesMut::new(), terminated: false, usage: Usage::default() }), limit }
+        Flow { seen: Seen::default(), mode: Mode::Pass(Tap { dialect, strip_usage, rest: BytesMut::new(), frame: 0, terminated: false, usage: Usage::default() }), limit }
     }
 
     /// A stream that is read and written anew.
@@ -171,7 +173,9 @@ impl Tap {
         if !interesting {
             // Half a character would pass for text, and every client reads it differently.
             std::str::from_utf8(&events).map_err(|_| Error::answer(SseError::NotUtf8))?;
-            seen.text += events.len() as u64 / 4;
+            // Each event ends in two line ends, and there are no others in it; what is not its frame is text.
+            let count = memchr::memchr_iter(b'\n', &events).count() as u64 / 2;
+            seen.text += (events.len() as u64).saturating_sub(count * self.frame);
             self.note_done(&events, seen);
             return Ok(events);
         }
@@ -217,7 +221,10 @@ impl Tap {
                         self.terminated = true;
                     }
                     "message_delta" => seen.finish = seen.finish.or(Some(Finish::from_openai(&between(data, "\"stop_reason\":\"")))),
-                    _ => seen.content = true,
+                    _ => {
+                        seen.content = true;
+                        seen.text += text_of(data, &["text", "thinking", "partial_json"]);
+                    }
                 }
                 if memchr::memmem::find(data.as_bytes(), b"\"usage\"").is_some() && providers::anthropic::tap_usage(data, &mut self.usage) {
                     seen.usage = Some(self.usage);
@@ -241,7 +248,12 @@ impl Tap {
                             seen.usage = Some(self.usage);
                         }
                     }
-                    _ => seen.content = true,
+                    _ => {
+                        seen.content = true;
+                        if kind.ends_with(".delta") {
+                            seen.text += text_of(data, &["delta"]);
+                        }
+                    }
                 }
                 Ok(true)
             }
@@ -250,6 +262,7 @@ impl Tap {
                     return Err(providers::openai::read_error(200, data.as_bytes()).into());
                 }
                 seen.content = true;
+                seen.text += text_of(data, &["text"]);
                 if providers::gemini::tap_usage(data, &mut self.usage) {
                     seen.usage = Some(self.usage);
                 }
@@ -290,6 +303,12 @@ impl Tap {
         if name == "error" || head.error.is_some_and(|e| e.get() != "null") {
             return Err(providers::openai::read_error(200, data.as_bytes()).into());
         }
+        let text = text_of(data, &["content", "reasoning_content", "reasoning", "arguments", "refusal", "text"]);
+        if text > 0 {
+            seen.text += text;
+            // With what stands around the data: `data: ` and two line ends.
+            self.frame = (data.len() as u64 + 8).saturating_sub(text);
+        }
         let choices = head.choices.unwrap_or_default();
         let bare = choices.is_empty();
         for choice in &choices {
@@ -324,6 +343,36 @@ impl Tap {
             return Ok([out, Bytes::from_static(b"data: [DONE]\n\n")].concat().into());
         }
         Err(broken_off())
+    }
+}
+
+/// How many bytes of text stand in the string fields of these names.
+fn text_of(data: &str, names: &[&str]) -> u64 {
+    let mut text = 0;
+    let mut at = 0;
+    while let Some((open, close)) = string_from(data, at) {
+        at = close + 1;
+        let Some(value) = data[at..].trim_start().strip_prefix(':').map(str::trim_start).filter(|v| v.starts_with('"')) else { continue };
+        let start = data.len() - value.len();
+        let Some((from, to)) = string_from(data, start) else { break };
+        if names.contains(&&data[open..close]) {
+            text += (to - from) as u64;
+        }
+        at = to + 1;
+    }
+    text
+}
+
+/// Where the next string begins and ends, without its quotes.
+fn string_from(data: &str, at: usize) -> Option<(usize, usize)> {
+    let open = at + memchr::memchr(b'"', data.as_bytes().get(at..)?)? + 1;
+    let mut close = open;
+    loop {
+        close += memchr::memchr2(b'"', b'\\', data.as_bytes().get(close..)?)?;
+        if data.as_bytes()[close] == b'"' {
+            return Some((open, close));
+        }
+        close += 2;
     }
 }
 
@@ -382,6 +431,30 @@ mod tests {
     use super::*;
 
     const STREAM: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"finish_reason\":null}],\"usage\":null}\n\ndata: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hé\"},\"finish_reason\":null}],\"usage\":null}\n\n: ping\n\ndata: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":null}\n\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2,\"total_tokens\":5}}\n\ndata: [DONE]\n\n";
+
+    #[test]
+    fn what_was_said_is_measured_in_every_dialect_and_any_frames() {
+        let chunk = |text: &str| format!("data: {{\"id\":\"chatcmpl-1\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}},\"finish_reason\":null}}]}}\n\n");
+        let words = ["Three", " roads", " meet", " \\\"here\\\"", " and each has a gate"];
+        let said: u64 = words.iter().map(|w| w.len() as u64).sum();
+        let stream: String = words.iter().map(|w| chunk(w)).collect();
+        for size in [1, 7, 200, stream.len()] {
+            let mut flow = Flow::pass(Dialect::Chat, false, 1 << 20);
+            for piece in stream.as_bytes().chunks(size) {
+                flow.push(Bytes::copy_from_slice(piece)).unwrap();
+            }
+            assert_eq!(flow.seen.text, said, "in pieces of {size}");
+        }
+        for (dialect, event) in [
+            (Dialect::Messages, "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"twelve bytes\"}}\n\n"),
+            (Dialect::Responses, "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\": \"twelve bytes\"}\n\n"),
+            (Dialect::Generate, "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\": \"twelve bytes\"}]}}]}\n\n"),
+        ] {
+            let mut flow = Flow::pass(dialect, false, 1 << 20);
+            flow.push(Bytes::from_static(event.as_bytes())).unwrap();
+            assert_eq!(flow.seen.text, 12, "{dialect:?}");
+        }
+    }
 
     fn run(stream: &str, strip: bool, size: usize) -> (String, Seen, Result<(), Error>) {
         let mut flow = Flow::pass(Dialect::Chat, strip, 4096);

@@ -144,6 +144,32 @@ fn end() -> String {
 }
 
 #[tokio::test]
+async fn who_leaves_pays_for_what_was_said_and_not_for_its_frames() {
+    let mock = Mock::start().await;
+    let gateway = start(&mock, "a: well/a, c: claude/c }\nproviders: { claude: { kind: anthropic, base_url: \"{{mock}}/v1\", api_key: sk-claude-secret }", "{ tokens: 100k, per: 1h }").await;
+    // Forty bytes of text, about ten tokens, however the provider frames them.
+    let text = "word ".repeat(8);
+    for (n, pieces) in [vec![text.clone()], text.split_inclusive(' ').map(str::to_owned).collect()].into_iter().enumerate() {
+        mock.on("a", [Stream::sse().send(pieces.iter().map(|p| piece(p)).collect::<String>()).hang().into()]);
+        let mut events = gateway.client().events(CHAT, &[BEARER], &streamed("a")).await;
+        events.data().await.unwrap();
+        drop(events);
+        let entry = gateway.entries(n + 1).await.remove(n);
+        assert_eq!((&entry["client_left"], &entry["usage"]["output"], &entry["usage"]["estimated"]), (&json!(true), &json!(10), &json!(true)), "{entry}");
+    }
+    // What Anthropic tells at the beginning is the prompt's, and hardly anything of the answer.
+    let begun = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg_1\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"c\",\"content\":[],\"usage\":{\"input_tokens\":33,\"output_tokens\":1}}}\n\n";
+    let said = format!("event: content_block_delta\ndata: {}\n\n", json!({ "type": "content_block_delta", "index": 0, "delta": { "type": "text_delta", "text": text } }));
+    mock.on("c", [Stream::sse().send(format!("{begun}{said}")).hang().into()]);
+    let body = json!({ "model": "c", "max_tokens": 100, "stream": true, "messages": [{ "role": "user", "content": "x" }] });
+    let mut events = gateway.client().events("/v1/messages", &[BEARER], &body).await;
+    events.data().await.unwrap();
+    drop(events);
+    let entry = gateway.entries(3).await.remove(2);
+    assert_eq!((&entry["client_left"], &entry["usage"]["input"], &entry["usage"]["output"]), (&json!(true), &json!(33), &json!(10)), "{entry}");
+}
+
+#[tokio::test]
 async fn an_answer_is_read_on_without_its_client_where_that_is_said() {
     let mock = Mock::start().await;
     let gateway = start(&mock, "a: { target: well/a, on_disconnect: drain }, b: well/b", "{ tokens: 100k, per: 1h }").await;

@@ -25,12 +25,19 @@ impl Bill {
     pub(super) fn settle(&mut self, record: &mut Record, seen: &Seen, flight: Option<&InFlight>) {
         let entry = &mut record.entry;
         entry.finish = seen.finish;
+        let density = flight.map_or(DENSITY, InFlight::density);
         let usage = match seen.usage {
+            // What is told before the end of a stream is the prompt's: the answer so far is what has been seen of it.
+            Some(mut usage) if !seen.done && seen.finish.is_none() => {
+                let more = Weight::of_text(seen.text).about(density).saturating_sub(usage.completion());
+                usage.output += more;
+                usage.estimated |= more > 0;
+                Some(usage)
+            }
             Some(usage) => Some(usage),
             None if entry.operation == "count_tokens" => None,
             // What was answered used something, even if nobody says how much.
             None => {
-                let density = flight.map_or(DENSITY, InFlight::density);
                 let read = matches!(entry.operation, "chat" | "text_completion" | "generate_content");
                 let output = if read { Weight::of_text(seen.text).about(density) } else { self.answer };
                 Some(Usage { input: self.weight.about(density), output, estimated: true, ..Usage::default() })
