@@ -22,8 +22,18 @@ pub struct Seen {
     pub finish: Option<Finish>,
     /// How many bytes of text came: for an estimate where there is no usage.
     pub text: u64,
+    /// How much of it had come when the usage was told last.
+    pub counted: u64,
     /// Whether it has come to its end.
     pub done: bool,
+}
+
+impl Seen {
+    /// Takes in what the provider tells of usage; what comes after it is not in it.
+    fn tells(&mut self, usage: Usage) {
+        self.usage = Some(usage);
+        self.counted = self.text;
+    }
 }
 
 /// One stream on its way.
@@ -127,7 +137,7 @@ impl Flow {
 pub fn note(seen: &mut Seen, delta: &Delta<'_>) {
     match delta {
         Delta::Start { .. } => {}
-        Delta::Usage(usage) => seen.usage = Some(*usage),
+        Delta::Usage(usage) => seen.tells(*usage),
         Delta::Finish { reason, .. } => {
             seen.content = true;
             seen.finish = Some(*reason);
@@ -227,7 +237,7 @@ impl Tap {
                     }
                 }
                 if memchr::memmem::find(data.as_bytes(), b"\"usage\"").is_some() && providers::anthropic::tap_usage(data, &mut self.usage) {
-                    seen.usage = Some(self.usage);
+                    seen.tells(self.usage);
                 }
                 Ok(true)
             }
@@ -245,7 +255,7 @@ impl Tap {
                         seen.done = true;
                         self.terminated = true;
                         if providers::responses::tap_usage(data, &mut self.usage) {
-                            seen.usage = Some(self.usage);
+                            seen.tells(self.usage);
                         }
                     }
                     _ => {
@@ -264,7 +274,7 @@ impl Tap {
                 seen.content = true;
                 seen.text += text_of(data, &["text"]);
                 if providers::gemini::tap_usage(data, &mut self.usage) {
-                    seen.usage = Some(self.usage);
+                    seen.tells(self.usage);
                 }
                 if memchr::memmem::find(data.as_bytes(), b"\"finishReason\"").is_some() || memchr::memmem::find(data.as_bytes(), b"\"blockReason\"").is_some() {
                     seen.finish = Some(Finish::Stop);
@@ -320,7 +330,7 @@ impl Tap {
             seen.content |= choice.text.is_some() || choice.delta.is_some_and(|d| has_content(d.get()));
         }
         if let Some(usage) = head.usage {
-            seen.usage = Some(usage.into());
+            seen.tells(usage.into());
             return Ok(!(bare && self.strip_usage));
         }
         Ok(true)

@@ -20,7 +20,7 @@ static FINISH: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"fini
 pub fn seen(answer: &Answer) -> Seen {
     let text =
         answer.choices.iter().map(|c| c.text.as_deref().map_or(0, str::len) + c.reasoning.as_deref().map_or(0, str::len) + c.calls.iter().map(|k| k.arguments.len()).sum::<usize>()).sum::<usize>();
-    Seen { content: true, usage: answer.usage, finish: answer.choices.first().map(providers::answer::Choice::reason), text: text as u64, done: true }
+    Seen { content: true, usage: answer.usage, finish: answer.choices.first().map(providers::answer::Choice::reason), text: text as u64, counted: text as u64, done: true }
 }
 
 /// What there is to know of an answer that passes as it came.

@@ -166,7 +166,7 @@ async fn who_leaves_pays_for_what_was_said_and_not_for_its_frames() {
     events.data().await.unwrap();
     drop(events);
     let entry = gateway.entries(3).await.remove(2);
-    assert_eq!((&entry["client_left"], &entry["usage"]["input"], &entry["usage"]["output"]), (&json!(true), &json!(33), &json!(10)), "{entry}");
+    assert_eq!((&entry["client_left"], &entry["usage"]["input"], &entry["usage"]["output"]), (&json!(true), &json!(33), &json!(11)), "{entry}");
 }
 
 #[tokio::test]

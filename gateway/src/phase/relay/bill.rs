@@ -27,11 +27,10 @@ impl Bill {
         entry.finish = seen.finish;
         let density = flight.map_or(DENSITY, InFlight::density);
         let usage = match seen.usage {
-            // What is told before the end of a stream is the prompt's: the answer so far is what has been seen of it.
-            Some(mut usage) if !seen.done && seen.finish.is_none() => {
-                let more = Weight::of_text(seen.text).about(density).saturating_sub(usage.completion());
-                usage.output += more;
-                usage.estimated |= more > 0;
+            // What was told in the middle of a stream does not know what came after.
+            Some(mut usage) if !seen.done && seen.finish.is_none() && seen.text > seen.counted => {
+                usage.output += Weight::of_text(seen.text - seen.counted).about(density);
+                usage.estimated = true;
                 Some(usage)
             }
             Some(usage) => Some(usage),
