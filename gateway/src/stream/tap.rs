@@ -120,32 +120,7 @@ impl Tap {
                 }
                 Ok(true)
             }
-            Dialect::Responses => {
-                let kind = if event.name.is_empty() { kind_of(data) } else { event.name };
-                match kind {
-                    "error" => return Err(providers::openai::read_error(200, data.as_bytes()).into()),
-                    "response.created" | "response.in_progress" | "response.queued" => {}
-                    "response.completed" | "response.incomplete" | "response.failed" => {
-                        // A failure before anything was shown is one that another target may not have.
-                        if kind == "response.failed" && !seen.content {
-                            return Err(providers::openai::read_error(200, failure(data).as_bytes()).into());
-                        }
-                        seen.finish = Some(if kind == "response.incomplete" { Finish::Length } else { Finish::Stop });
-                        seen.done = true;
-                        self.terminated = true;
-                        if providers::responses::tap_usage(data, &mut self.usage) {
-                            seen.tells(self.usage);
-                        }
-                    }
-                    _ => {
-                        seen.content = true;
-                        if kind.ends_with(".delta") {
-                            seen.text += text_of(data, &["delta"]);
-                        }
-                    }
-                }
-                Ok(true)
-            }
+            Dialect::Responses => self.responses(event, data, seen),
             Dialect::Generate => {
                 if event.name == "error" || data.starts_with("{\"error\"") || data.starts_with("[{\"error\"") || data.starts_with("{\n  \"error\"") {
                     return Err(providers::openai::read_error(200, data.as_bytes()).into());
@@ -163,6 +138,33 @@ impl Tap {
                 Ok(true)
             }
         }
+    }
+
+    fn responses(&mut self, event: &Event<'_>, data: &str, seen: &mut Seen) -> Result<bool, Error> {
+        let kind = if event.name.is_empty() { kind_of(data) } else { event.name };
+        match kind {
+            "error" => return Err(providers::openai::read_error(200, data.as_bytes()).into()),
+            "response.created" | "response.in_progress" | "response.queued" => {}
+            "response.completed" | "response.incomplete" | "response.failed" => {
+                // A failure before anything was shown is one that another target may not have.
+                if kind == "response.failed" && !seen.content {
+                    return Err(providers::openai::read_error(200, failure(data).as_bytes()).into());
+                }
+                seen.finish = Some(if kind == "response.incomplete" { Finish::Length } else { Finish::Stop });
+                seen.done = true;
+                self.terminated = true;
+                if providers::responses::tap_usage(data, &mut self.usage) {
+                    seen.tells(self.usage);
+                }
+            }
+            _ => {
+                seen.content = true;
+                if kind.ends_with(".delta") {
+                    seen.text += text_of(data, &["delta"]);
+                }
+            }
+        }
+        Ok(true)
     }
 
     fn chunk(&mut self, name: &str, data: &str, seen: &mut Seen) -> Result<bool, Error> {
