@@ -11,7 +11,7 @@ use providers::{Call, Dialect, Error, Operation, Provider, Target, embed, rerank
 
 use crate::exchange::Asked;
 use crate::fault::Fault;
-use crate::stream::Seen;
+use crate::stream::{Seen, said};
 
 static FINISH: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"finish_reason\""));
 
@@ -55,10 +55,15 @@ pub fn tap(operation: Operation, body: &[u8]) -> Result<Seen, Error> {
             if chat && !choices.is_some_and(|c| c.starts_with('[')) {
                 return Err(Error::answer("its `choices` are not a list"));
             }
-            let usage: Option<OpenAiUsage> = usage.map(serde_json::from_str).transpose().map_err(Error::answer)?;
-            seen.usage = usage.map(Usage::from);
+            // What is no usage by its shape is none; the answer is as good.
+            seen.usage = usage.and_then(|raw| serde_json::from_str::<OpenAiUsage>(raw).ok()).map(Usage::from);
             seen.finish = choices.and_then(first_finish);
         }
+    }
+    if let Operation::Chat(dialect) = operation
+        && seen.usage.is_none_or(|u| u.completion() == 0)
+    {
+        seen.text = std::str::from_utf8(body).map_or(0, |text| said(dialect, text));
     }
     Ok(seen)
 }

@@ -1,5 +1,6 @@
 //! What a request used, in buckets that do not overlap, whatever way a provider counts.
 
+use serde::de::{IgnoredAny, Visitor};
 use serde::{Deserialize, Serialize};
 
 /// Tokens by bucket. No token is in two buckets, so that a bill is a sum of products.
@@ -95,61 +96,127 @@ pub(crate) fn sum(figures: impl IntoIterator<Item = u64>) -> u64 {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct OpenAiUsage {
-    prompt_tokens: Option<u64>,
-    completion_tokens: Option<u64>,
-    total_tokens: Option<u64>,
+    prompt_tokens: Figure,
+    completion_tokens: Figure,
+    total_tokens: Figure,
     prompt_tokens_details: Option<PromptDetails>,
     completion_tokens_details: Option<CompletionDetails>,
     /// The names of Responses. Not aliases: a host that sends both would be refused for a field that stands twice.
-    input_tokens: Option<u64>,
-    output_tokens: Option<u64>,
+    input_tokens: Figure,
+    output_tokens: Figure,
     input_tokens_details: Option<PromptDetails>,
     output_tokens_details: Option<CompletionDetails>,
     /// DeepSeek's name for cached prompt tokens.
-    prompt_cache_hit_tokens: Option<u64>,
+    prompt_cache_hit_tokens: Figure,
     /// Together's and others' flat name.
-    cached_tokens: Option<u64>,
+    cached_tokens: Figure,
     /// SGLang's and Perplexity's flat name.
-    reasoning_tokens: Option<u64>,
+    reasoning_tokens: Figure,
     /// What Perplexity has read of its sources.
-    citation_tokens: Option<u64>,
+    citation_tokens: Figure,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct PromptDetails {
-    cached_tokens: Option<u64>,
+    cached_tokens: Figure,
     #[serde(alias = "cache_creation_tokens", alias = "cache_write")]
-    cache_write_tokens: Option<u64>,
+    cache_write_tokens: Figure,
     /// DashScope's name for the same.
-    cache_creation_input_tokens: Option<u64>,
-    audio_tokens: Option<u64>,
+    cache_creation_input_tokens: Figure,
+    audio_tokens: Figure,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct CompletionDetails {
-    reasoning_tokens: Option<u64>,
-    audio_tokens: Option<u64>,
+    reasoning_tokens: Figure,
+    audio_tokens: Figure,
+}
+
+/// More tokens than any one answer has: a figure above is none.
+const ABSURD: u64 = 1_000_000_000;
+
+/// A number of tokens as hosts write it: a float too, or in quotes. What is no such number counts as not told, so that it is
+/// estimated and the answer is not lost for it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Figure(Option<u64>);
+
+impl Figure {
+    fn or(self, other: Self) -> Self {
+        Figure(self.0.or(other.0))
+    }
+
+    fn count(self) -> u64 {
+        self.0.unwrap_or_default()
+    }
+}
+
+impl<'de> Deserialize<'de> for Figure {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Figure;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a number of tokens")
+            }
+
+            fn visit_u64<E>(self, n: u64) -> Result<Figure, E> {
+                Ok(Figure(Some(n).filter(|n| *n <= ABSURD)))
+            }
+
+            fn visit_i64<E>(self, n: i64) -> Result<Figure, E> {
+                Ok(u64::try_from(n).map_or(Figure(None), |n| Figure(Some(n))))
+            }
+
+            fn visit_f64<E>(self, n: f64) -> Result<Figure, E> {
+                Ok(Figure(Some(n).filter(|n| (0.0..=ABSURD as f64).contains(n)).map(|n| n.ceil() as u64)))
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Figure, E> {
+                text.parse().map_or(Ok(Figure(None)), |n| self.visit_f64(n))
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Figure, E> {
+                Ok(Figure(None))
+            }
+
+            fn visit_unit<E>(self) -> Result<Figure, E> {
+                Ok(Figure(None))
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Figure, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Figure(None))
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Figure, A::Error> {
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Figure(None))
+            }
+        }
+        d.deserialize_any(Reader)
+    }
 }
 
 impl From<OpenAiUsage> for Usage {
     fn from(u: OpenAiUsage) -> Self {
-        let prompt = u.prompt_tokens.or(u.input_tokens).unwrap_or_default();
+        let prompt = u.prompt_tokens.or(u.input_tokens).count();
         let details = u.prompt_tokens_details.or(u.input_tokens_details).unwrap_or_default();
         let completion_details = u.completion_tokens_details.or(u.output_tokens_details).unwrap_or_default();
-        let cache_read = details.cached_tokens.or(u.prompt_cache_hit_tokens).or(u.cached_tokens).unwrap_or_default().min(prompt);
-        let cache_write = details.cache_write_tokens.or(details.cache_creation_input_tokens).unwrap_or_default().min(prompt - cache_read);
-        let input_audio = details.audio_tokens.unwrap_or_default().min(prompt - cache_read - cache_write);
-        let said = u.completion_tokens.or(u.output_tokens).unwrap_or_default();
-        let thought = completion_details.reasoning_tokens.or(u.reasoning_tokens).unwrap_or_default();
+        let cache_read = details.cached_tokens.or(u.prompt_cache_hit_tokens).or(u.cached_tokens).count().min(prompt);
+        let cache_write = details.cache_write_tokens.or(details.cache_creation_input_tokens).count().min(prompt - cache_read);
+        let input_audio = details.audio_tokens.count().min(prompt - cache_read - cache_write);
+        let said = u.completion_tokens.or(u.output_tokens).count();
+        let thought = completion_details.reasoning_tokens.or(u.reasoning_tokens).count();
         // Perplexity's research tells its sources and its reasoning beside prompt, completion and total, and has both paid for.
-        let sources = u.citation_tokens.filter(|_| u.reasoning_tokens.is_some());
+        let sources = u.citation_tokens.0.filter(|_| u.reasoning_tokens.0.is_some());
         // Some hosts leave reasoning out of completion_tokens but have it in the total.
-        let beside = sources.is_some() || u.total_tokens == Some(sum([prompt, said, thought]));
+        let beside = sources.is_some() || u.total_tokens.0 == Some(sum([prompt, said, thought]));
         let completion = if beside { sum([said, thought]) } else { said };
         let reasoning = thought.min(completion);
-        let output_audio = completion_details.audio_tokens.unwrap_or_default().min(completion - reasoning);
+        let output_audio = completion_details.audio_tokens.count().min(completion - reasoning);
         Usage {
             input: sum([prompt - cache_read - cache_write - input_audio, sources.unwrap_or_default()]),
             cache_read,
@@ -197,6 +264,15 @@ mod tests {
         assert_eq!((flat.output, flat.reasoning, flat.total()), (5, 20, 35));
         let unread = read(r#"{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15,"citation_tokens":7}"#);
         assert_eq!(unread.total(), 15, "sources are paid for by research alone");
+    }
+
+    #[test]
+    fn figures_are_taken_as_hosts_write_them_and_nonsense_is_none() {
+        let u = read(r#"{"prompt_tokens":10.0,"completion_tokens":"7","total_tokens":17,"prompt_tokens_details":{"cached_tokens":null}}"#);
+        assert_eq!((u.prompt(), u.completion()), (10, 7));
+        for odd in ["-5", "1e300", "10000000000000000000", "\"many\"", "{}", "[1]", "true", "null"] {
+            assert_eq!(read(&format!(r#"{{"prompt_tokens":9,"completion_tokens":{odd}}}"#)).completion(), 0, "{odd}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use providers::usage::Usage;
 use providers::{Dialect, Error, Transcoder};
 
 use tap::Tap;
+pub use tap::said;
 
 /// What has been seen of a stream so far.
 #[derive(Debug, Clone, Copy, Default)]

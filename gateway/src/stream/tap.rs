@@ -88,8 +88,9 @@ impl Tap {
     }
 
     fn note_done(&mut self, events: &[u8], seen: &mut Seen) {
-        let tail = &events[events.len().saturating_sub(24)..];
-        if memchr::memmem::find(tail, b"[DONE]").is_some() {
+        // A line of its own: an answer may say these words too.
+        let line = events.trim_ascii_end().rsplit(|b| *b == b'\n').next().and_then(|line| line.strip_prefix(b"data:"));
+        if line.is_some_and(|data| data.trim_ascii() == b"[DONE]") {
             self.terminated = true;
             seen.done = true;
         }
@@ -177,7 +178,8 @@ impl Tap {
         struct Head<'a> {
             #[serde(borrow)]
             choices: Option<Vec<ChoiceHead<'a>>>,
-            usage: Option<OpenAiUsage>,
+            #[serde(borrow)]
+            usage: Option<&'a serde_json::value::RawValue>,
             #[serde(borrow)]
             error: Option<&'a serde_json::value::RawValue>,
         }
@@ -194,7 +196,7 @@ impl Tap {
         if name == "error" || head.error.is_some_and(|e| e.get() != "null") {
             return Err(providers::openai::read_error(200, data.as_bytes()).into());
         }
-        let text = text_of(data, &["content", "reasoning_content", "reasoning", "arguments", "refusal", "text"]);
+        let text = text_of(data, CHUNK);
         if text > 0 {
             seen.text += text;
             // With what stands around the data: `data: ` and two line ends.
@@ -210,8 +212,11 @@ impl Tap {
             // The first chunk says who speaks and nothing more: an error may still come in its place.
             seen.content |= choice.text.is_some() || choice.delta.is_some_and(|d| has_content(d.get()));
         }
-        if let Some(usage) = head.usage {
-            seen.tells(usage.into());
+        if let Some(usage) = head.usage.filter(|u| u.get() != "null") {
+            // What is no usage by its shape is none; the answer is as good.
+            if let Ok(usage) = serde_json::from_str::<OpenAiUsage>(usage.get()) {
+                seen.tells(usage.into());
+            }
             return Ok(!(bare && self.strip_usage));
         }
         Ok(true)
@@ -237,19 +242,41 @@ impl Tap {
     }
 }
 
-/// How many bytes of text stand in the string fields of these names.
+/// How many bytes a whole answer says, arguments of calls included.
+#[must_use]
+pub fn said(dialect: Dialect, answer: &str) -> u64 {
+    let names: &[&str] = match dialect {
+        Dialect::Messages => &["text", "thinking", "input"],
+        Dialect::Responses => &["text", "arguments", "input", "refusal"],
+        Dialect::Generate => &["text", "args"],
+        Dialect::Chat | Dialect::Completions => CHUNK,
+    };
+    text_of(answer, names)
+}
+
+/// Where a chunk of OpenAI's has text.
+const CHUNK: &[&str] = &["content", "reasoning_content", "reasoning", "arguments", "refusal", "text"];
+
+/// How many bytes of text stand in the fields of these names: in strings, and in objects where one may be (`input`, `args`).
 fn text_of(data: &str, names: &[&str]) -> u64 {
     let mut text = 0;
     let mut at = 0;
     while let Some((open, close)) = string_from(data, at) {
         at = close + 1;
-        let Some(value) = data[at..].trim_start().strip_prefix(':').map(str::trim_start).filter(|v| v.starts_with('"')) else { continue };
+        let Some(value) = data[at..].trim_start().strip_prefix(':').map(str::trim_start) else { continue };
         let start = data.len() - value.len();
-        let Some((from, to)) = string_from(data, start) else { break };
-        if names.contains(&&data[open..close]) {
-            text += (to - from) as u64;
+        let name = &data[open..close];
+        if value.starts_with('"') {
+            let Some((from, to)) = string_from(data, start) else { break };
+            if names.contains(&name) {
+                text += (to - from) as u64;
+            }
+            at = to + 1;
+        } else if value.starts_with('{') && matches!(name, "input" | "args") && names.contains(&name) {
+            let Some(Ok(object)) = serde_json::Deserializer::from_str(value).into_iter::<&serde_json::value::RawValue>().next() else { break };
+            text += object.get().len() as u64;
+            at = start + object.get().len();
         }
-        at = to + 1;
     }
     text
 }

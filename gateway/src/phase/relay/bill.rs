@@ -26,14 +26,18 @@ impl Bill {
         let entry = &mut record.entry;
         entry.finish = seen.finish;
         let density = flight.map_or(DENSITY, InFlight::density);
-        let usage = match seen.usage {
-            // What was told in the middle of a stream does not know what came after.
-            Some(mut usage) if !seen.done && seen.finish.is_none() && seen.text > seen.counted => {
-                usage.output += Weight::of_text(seen.text - seen.counted).about(density);
-                usage.estimated = true;
+        // Nought for an answer that says something is not a figure.
+        let told = seen.usage.filter(|usage| usage.total() > 0 || seen.text == 0);
+        let usage = match told {
+            Some(mut usage) => {
+                // What was told in the middle of a stream does not know what came after, and some tell the prompt's only.
+                let untold = if usage.completion() == 0 { seen.text } else { seen.text.saturating_sub(seen.counted) };
+                if untold > 0 {
+                    usage.output = usage.output.saturating_add(Weight::of_text(untold).about(density));
+                    usage.estimated = true;
+                }
                 Some(usage)
             }
-            Some(usage) => Some(usage),
             None if entry.operation == "count_tokens" => None,
             // What was answered used something, even if nobody says how much.
             None => {
