@@ -115,6 +115,8 @@ pub struct Record {
     pub first_token: Option<Instant>,
     /// What is reserved for the request; settled when it is over.
     pub hold: Option<Hold>,
+    /// Whether a provider is at work for it: who leaves then has caused a cost.
+    pub at_work: bool,
     /// Whether the request has come to an end of its own; if not when dropped, the client has left.
     pub ended: bool,
     state: Arc<State>,
@@ -125,7 +127,7 @@ impl Record {
     #[must_use]
     pub fn new(entry: Box<Entry>, started: Instant, state: Arc<State>) -> Self {
         state.serving.fetch_add(1, Relaxed);
-        Record { entry, started, first_token: None, hold: None, ended: false, state }
+        Record { entry, started, first_token: None, hold: None, at_work: false, ended: false, state }
     }
 
     /// Notes a try that began then and ends now.
@@ -163,7 +165,7 @@ impl Drop for Record {
         }
         if let Some(hold) = self.hold.take() {
             // Who leaves while a provider is at work has caused a cost that nobody tells us: what was reserved counts then.
-            let untold = entry.client_left && entry.usage.is_none() && entry.provider.is_some();
+            let untold = entry.client_left && entry.usage.is_none() && self.at_work;
             let actual = if untold { Vec::new() } else { hold.actual(entry.usage.as_ref(), entry.cost) };
             self.state.counters.settle(hold.lease, &actual);
         }

@@ -83,6 +83,7 @@ pub async fn first_event(x: &mut Exchange, model: &ModelRule, rest: &str, plan: 
         let started = Instant::now();
         x.span = new_span();
         let span = x.span;
+        at_work(x, true);
         let outcome = tokio::time::timeout_at(tries.deadline.into(), attempt(x, model, target, rest)).await;
         match outcome.unwrap_or_else(|_| Err(timed_out("the answer was not complete in time", model))) {
             Ok(mut reply) => {
@@ -93,6 +94,7 @@ pub async fn first_event(x: &mut Exchange, model: &ModelRule, rest: &str, plan: 
                 return Ok(reply);
             }
             Err(mut failure) => {
+                at_work(x, false);
                 failure.fault.hide(&target.provider.shown);
                 note_try(x, target, failure.outcome, failure.status, started, span);
                 // A try that those before it have left no time says nothing about its target.
@@ -171,6 +173,13 @@ impl<'m> Tries<'m> {
                 .retry_after(self.soonest.unwrap_or_default().max(Duration::from_secs(1)))
                 .known()
         })
+    }
+}
+
+/// Notes whether a provider is at work: who leaves meanwhile has caused a cost, and who leaves between two tries has not.
+fn at_work(x: &mut Exchange, works: bool) {
+    if let Some(record) = &mut x.record {
+        record.at_work = works;
     }
 }
 
