@@ -36,8 +36,9 @@ impl LimitRule {
 pub struct Hold {
     /// What is reserved.
     pub lease: Lease,
-    /// In what, claim by claim.
-    pub units: Vec<Unit>,
+    /// In what, claim by claim, and what it counts at least where nobody tells what was used: under a strict limit, all that
+    /// is reserved.
+    pub claims: Vec<(Unit, u64)>,
 }
 
 impl Hold {
@@ -45,17 +46,16 @@ impl Hold {
     #[must_use]
     pub fn actual(&self, usage: Option<&Usage>, cost: Option<Nanodollars>) -> Vec<u64> {
         let usage = usage.copied().unwrap_or_default();
-        self.units
-            .iter()
-            .map(|unit| match unit {
-                Unit::Requests => 1,
-                Unit::Concurrent => 0,
-                Unit::Tokens => usage.total(),
-                Unit::PromptTokens => usage.prompt(),
-                Unit::CompletionTokens => usage.completion(),
-                Unit::Nanodollars => cost.unwrap_or_default().0,
-            })
-            .collect()
+        let used = |unit| match unit {
+            Unit::Requests => 1,
+            Unit::Concurrent => 0,
+            Unit::Tokens => usage.total(),
+            Unit::PromptTokens => usage.prompt(),
+            Unit::CompletionTokens => usage.completion(),
+            Unit::Nanodollars => cost.unwrap_or_default().0,
+        };
+        let untold = |least: u64| if usage.estimated { least } else { 0 };
+        self.claims.iter().map(|&(unit, least)| used(unit).max(untold(least))).collect()
     }
 }
 

@@ -122,7 +122,8 @@ async fn take(x: &mut Exchange, limits: &[&LimitRule], claims: &[Claim<'_>], lea
         Ok((lease, standings)) => {
             x.limit_headers = headers(&standings);
             if let Some(record) = &mut x.record {
-                record.hold = Some(Hold { lease, units: limits.iter().map(|l| l.purse.unit).collect() });
+                let least = |l: &LimitRule, c: &Claim<'_>| if l.strict && l.purse.unit != Unit::Concurrent { c.amount } else { 0 };
+                record.hold = Some(Hold { lease, claims: limits.iter().zip(claims).map(|(l, c)| (l.purse.unit, least(l, c))).collect() });
             }
             Ok(())
         }
