@@ -101,6 +101,10 @@ fn one(asked: &mut Asked, provider: &ProviderRule, t: &Target<'_>) -> Result<Sen
         return Ok(Sending { path, headers: Vec::new(), body, content_type: form.content_type.clone(), reading: Reading::Raw });
     }
     let passes = !asked.rewritten || matches!(operation, Operation::Chat(Dialect::Chat) | Operation::Embeddings | Operation::Rerank);
+    if operation == Operation::Chat(Dialect::Responses) && asked.envelope.get("background") == Some("true") {
+        // Nobody would ever be told what it has used.
+        return Err(Error::unsupported(dialect.kind(), "background", "answers are not fetched later here; leave it out, and use `stream` for long answers").into());
+    }
     let native = if passes { dialect.path(operation, t, stream)? } else { None };
     if let Some(path) = native {
         let envelope = if asked.rewritten { asked.hub()?.clone() } else { asked.envelope.clone() };
