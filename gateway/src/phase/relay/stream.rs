@@ -19,6 +19,9 @@ use crate::stream::Flow;
 use crate::target::InFlight;
 use crate::upstream::Answer;
 
+/// What is said when the time for all is up.
+const OVERDUE: &str = "the answer was not complete in time";
+
 /// Two clocks in one timer: the time between two pieces, and the time for all. The idle clock is only looked at when the
 /// timer fires, so that a piece costs no timer.
 struct Clock {
@@ -40,7 +43,7 @@ impl Clock {
             ready!(self.timer.as_mut().poll_elapsed(cx));
             let now = Instant::now();
             if now >= self.end {
-                return Poll::Ready("the answer was not complete in time");
+                return Poll::Ready(OVERDUE);
             }
             if now >= self.last + self.idle {
                 return Poll::Ready("the stream stood still for too long");
@@ -124,6 +127,11 @@ impl Running {
         self.flow.fail(&fault.told)
     }
 
+    /// Ends the stream because a time is up.
+    fn late(&mut self, why: &str) -> Bytes {
+        self.fail(Fault::upstream(http::StatusCode::GATEWAY_TIMEOUT, providers::ErrorKind::Timeout, format!("the provider took too long: {why}")).code("upstream_timeout"))
+    }
+
     /// The next piece for the client; `None` at the end.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let this = self;
@@ -136,14 +144,14 @@ impl Running {
             let out = match Pin::new(upstream).poll_frame(cx) {
                 Poll::Pending => match this.clock.poll(cx) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(why) => {
-                        this.fail(Fault::upstream(http::StatusCode::GATEWAY_TIMEOUT, providers::ErrorKind::Timeout, format!("the provider took too long: {why}")).code("upstream_timeout"))
-                    }
+                    Poll::Ready(why) => this.late(why),
                 },
                 Poll::Ready(Some(Ok(frame))) => {
                     this.clock.last = Instant::now();
                     let Ok(data) = frame.into_data() else { continue };
                     match this.flow.push(data) {
+                        // A client that reads slowly has no more time than another.
+                        Ok(_) if this.clock.last >= this.clock.end => this.late(OVERDUE),
                         Ok(out) => out,
                         Err(e) => this.fail(e),
                     }
