@@ -38,6 +38,7 @@ pub mod rules;
 pub mod secret;
 pub mod serve;
 pub mod sinks;
+pub mod stall;
 pub mod state;
 pub mod stream;
 pub mod target;

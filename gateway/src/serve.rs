@@ -25,6 +25,7 @@ use crate::keyring::{Keyring, left_in};
 use crate::ledger::Ledger;
 use crate::rules::Rules;
 use crate::sinks::Sinks;
+use crate::stall::Stall;
 use crate::state::State;
 use crate::{telemetry, tls};
 
@@ -47,6 +48,7 @@ struct Bounds {
     connections: usize,
     head: usize,
     read: Duration,
+    write: Duration,
     drain: Duration,
 }
 
@@ -101,6 +103,7 @@ impl Gateway {
             connections: config.limits.connections.map_or(10_000, |c| c.0 as usize).clamp(1, Semaphore::MAX_PERMITS),
             head: config.limits.headers.map_or(64 << 10, |s| s.0 as usize).max(8192),
             read: config.limits.read.map_or(Duration::from_secs(30), |s| s.0),
+            write: config.limits.write.map_or(Duration::from_secs(60), |s| s.0),
             drain: config.drain.map_or(Duration::from_secs(30), |s| s.0),
         };
         let access = Access::open(config, closed);
@@ -298,14 +301,14 @@ async fn connection(
         })
     };
     let result = match tls {
-        None => watcher.watch(builder.serve_connection(TokioIo::new(stream), service(None)).into_owned()).await,
+        None => watcher.watch(builder.serve_connection(TokioIo::new(Stall::new(stream, bounds.write)), service(None)).into_owned()).await,
         Some(tls) => {
             let handshake = tokio::time::timeout(bounds.read, tls.accept(stream)).await;
             let Ok(Ok((stream, peer))) = handshake else {
                 tracing::debug!("a TLS handshake failed");
                 return;
             };
-            watcher.watch(builder.serve_connection(TokioIo::new(stream), service(peer)).into_owned()).await
+            watcher.watch(builder.serve_connection(TokioIo::new(Stall::new(stream, bounds.write)), service(peer)).into_owned()).await
         }
     };
     if let Err(error) = result {

@@ -319,6 +319,8 @@ pub struct Limits {
     pub headers: Option<Size>,
     /// How long a client may take to send a request. Default `30s`.
     pub read: Option<Span>,
+    /// How long a client may take nothing of an answer that is there for it, before its connection is cut. Default `1m`.
+    pub write: Option<Span>,
     /// Largest answer that is held in memory, and largest event of a stream. Default `32MiB`.
     pub answer: Option<Size>,
 }
