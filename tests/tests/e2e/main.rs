@@ -28,3 +28,4 @@ mod strangers;
 mod streams;
 mod tokens;
 mod tries;
+mod untold;
