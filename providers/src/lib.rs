@@ -26,7 +26,7 @@ pub mod json;
 pub mod media;
 pub mod messages;
 pub mod mistral;
-mod names;
+pub mod names;
 pub mod neutral;
 mod oddities;
 pub mod ollama;
@@ -49,6 +49,7 @@ use bytes::Bytes;
 use answer::{Answer, Delta};
 use envelope::{Edit, Envelope, Payload};
 pub use error::{Error, ErrorKind, UpstreamError};
+use names::Naming;
 use sse::{Event, Framing};
 use wire::ChatRequest;
 
@@ -254,6 +255,12 @@ pub trait Provider: Send + Sync {
     fn counted(&self, header: &dyn Fn(&str) -> Option<String>) -> Option<u64> {
         let _ = header;
         None
+    }
+
+    /// Which names of tools it takes: [`names::fit`] gives those that it does not take another, where a request is translated.
+    fn naming(&self, target: &Target<'_>) -> Naming {
+        let _ = target;
+        Naming::OPENAI
     }
 
     /// Writes a hub request in this dialect. Not asked of a provider that speaks [`Dialect::Chat`] itself.

@@ -10,38 +10,12 @@ use bytes::Bytes;
 use providers::door::{Meta, door};
 use providers::envelope::Envelope;
 use providers::sse::{Cutter, Framing};
-use providers::{Dialect, Error, Operation, Provider, Settings, Target, Transcoder, answer::Answer, anthropic, neutral, openai};
+use providers::{Dialect, Error, Settings, Target, Transcoder, answer::Answer, anthropic, openai};
 use serde_json::{Value, json};
 
-use fixture::{folders, root};
-
-/// Whom the next request may go to.
-const TARGETS: &[(&str, &str)] = &[
-    ("openai", "gpt-4o"),
-    ("azure", "gpt-4o"),
-    ("deepseek", "deepseek-chat"),
-    ("openrouter", "x/y"),
-    ("anthropic", "claude-sonnet-4-5"),
-    ("anthropic", "claude-opus-4-8"),
-    ("gemini", "gemini-2.0-flash"),
-    ("gemini", "gemini-2.5-flash"),
-    ("gemini", "gemini-3.1-pro-preview"),
-    ("vertex", "claude-sonnet-4-5"),
-    ("vertex", "gemini-2.5-pro"),
-    ("bedrock", "anthropic.claude-sonnet-4-5-20250929-v1:0"),
-    ("bedrock", "amazon.nova-pro-v1:0"),
-    ("bedrock", "us.meta.llama3-3-70b-instruct-v1:0"),
-    ("cohere", "command-a"),
-    ("mistral", "mistral-large"),
-    ("ollama", "llama3.3"),
-    ("huggingface", "llama"),
-];
+use fixture::{TARGETS, folders, provider, root, sent};
 
 const DOORS: &[Dialect] = &[Dialect::Chat, Dialect::Messages, Dialect::Responses, Dialect::Generate];
-
-fn provider(kind: &str) -> Box<dyn Provider> {
-    providers::build(&Settings { kind: kind.into(), base_url: Some("http://127.0.0.1:1".into()), project: Some("p".into()), region: Some("r".into()), ..Settings::default() }).unwrap()
-}
 
 /// The next request in a door's words: the answer as its history, every call answered, and one more question.
 fn next(dialect: Dialect, given: &Value) -> Value {
@@ -100,22 +74,6 @@ fn names<'v>(all: impl Iterator<Item = &'v Value>) -> Vec<Value> {
     all.filter_map(Value::as_str).collect::<BTreeSet<_>>().into_iter().map(Value::from).collect()
 }
 
-/// The body that a target would get.
-fn sent(request: &Value, dialect: Dialect, kind: &str, model: &str) -> Result<Bytes, Error> {
-    let target = Target { model, info: None };
-    let provider = provider(kind);
-    let envelope = Envelope::read(request.to_string().into())?;
-    let hub = Envelope::read(door(dialect).read(&envelope, &mut Vec::new())?.into())?;
-    let chat = Operation::Chat(Dialect::Chat);
-    if provider.path(chat, &target, false)?.is_some() {
-        let (hub, _) = if dialect == Dialect::Chat { (hub, Vec::new()) } else { neutral::neutral(&hub)? };
-        let mut edit = hub.edit();
-        provider.adapt(chat, &mut edit, &target)?;
-        return Ok(edit.finish().into_bytes());
-    }
-    Ok(provider.chat(&hub.chat()?, &target)?.body.into_bytes())
-}
-
 /// Every whole answer that the fixtures have, read into the hub.
 fn answers() -> Vec<(String, Answer)> {
     let mut found = Vec::new();
@@ -156,7 +114,7 @@ fn what_is_given_out_is_taken_back_by_every_door_and_provider() {
             for (kind, model) in TARGETS {
                 let problem = match sent(&request, *dialect, kind, model) {
                     Err(e) => Some(format!("{e} ({e:?})")),
-                    Ok(body) => {
+                    Ok((body, _)) => {
                         let text = String::from_utf8_lossy(&body).into_owned();
                         let strict = Envelope::read(body).err().map(|e| e.to_string());
                         strict.or_else(|| text.contains("~sig.").then(|| format!("a seal reaches the upstream: {text}")))

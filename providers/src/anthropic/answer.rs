@@ -8,7 +8,7 @@ use super::usage::MessagesUsage;
 use crate::answer::{Answer, Call, Choice, Finish, OwnedDetail};
 use crate::usage::Usage;
 use crate::wire::Str;
-use crate::{Error, carry, names};
+use crate::{Error, carry};
 
 /// What marks a redacted block among the blocks sealed into a call's id; no letter of base64.
 pub(super) const REDACTED: char = '~';
@@ -113,7 +113,7 @@ fn read_block(block: Block<'_>, choice: &mut Choice, seal: &mut Seal) {
                 return;
             }
             let id = seal.id(block.id.as_deref().unwrap_or_default(), choice.calls.len());
-            choice.calls.push(Call { id, name: names::decode(&name).into_owned(), arguments: arguments.to_owned() });
+            choice.calls.push(Call { id, name: name.0.into_owned(), arguments: arguments.to_owned() });
         }
         // What Anthropic's own tools did on its side; their outcome is in the text.
         _ => {}

@@ -10,7 +10,7 @@ use crate::answer::{Delta, Finish};
 use crate::sse::Event;
 use crate::usage::Usage;
 use crate::wire::Str;
-use crate::{Error, Transcoder, broken_off, names};
+use crate::{Error, Transcoder, broken_off};
 
 #[derive(Deserialize)]
 struct Body<'a> {
@@ -180,7 +180,7 @@ impl Events {
                 } else {
                     let index = self.calls;
                     self.calls += 1;
-                    out(Delta::Call { choice: 0, index, id: &self.seal.id(block.id.as_deref().unwrap_or_default(), index as usize), name: &names::decode(&name) });
+                    out(Delta::Call { choice: 0, index, id: &self.seal.id(block.id.as_deref().unwrap_or_default(), index as usize), name: &name });
                     Open::Call { index, input: Input::new(block) }
                 }
             }

@@ -8,7 +8,6 @@ use super::model::Model;
 use super::tools::{ANSWER, PLACEHOLDER};
 use crate::answer::{Answer, Call, Choice, Delta, Finish, OwnedDetail};
 use crate::error::{ErrorKind, UpstreamError};
-use crate::names::decode;
 use crate::sse::Event;
 use crate::usage::{Usage, sum};
 use crate::wire::Str;
@@ -185,7 +184,7 @@ pub(super) fn read(body: &[u8], target: &Target<'_>) -> Result<Answer, Error> {
                 PLACEHOLDER => {}
                 ANSWER if std::mem::replace(&mut answered, true) => {}
                 ANSWER => choice.text.get_or_insert_default().push_str(arguments),
-                name => choice.calls.push(Call { id: seal(&call.tool_use_id, signature.take()), name: decode(name).into_owned(), arguments: arguments.to_owned() }),
+                name => choice.calls.push(Call { id: seal(&call.tool_use_id, signature.take()), name: name.to_owned(), arguments: arguments.to_owned() }),
             }
         }
     }
@@ -297,7 +296,7 @@ impl Events {
                 let index = self.calls;
                 self.calls += 1;
                 let id = seal(&call.tool_use_id, self.signature.take());
-                out(Delta::Call { choice: 0, index, id: &id, name: &decode(name) });
+                out(Delta::Call { choice: 0, index, id: &id, name });
                 Open::Call(index, false)
             }
         };
