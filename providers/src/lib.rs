@@ -33,6 +33,7 @@ pub mod ollama;
 pub mod openai;
 mod order;
 pub mod outline;
+mod place;
 pub mod prices;
 pub mod rerank;
 pub mod responses;

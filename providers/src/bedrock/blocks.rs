@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use super::KIND;
 use super::tools;
+use crate::place::Piece;
 use crate::wire::{FunctionCall, ToolCall, data_url};
 use crate::{Error, carry};
 
@@ -46,7 +47,7 @@ pub(super) struct Document<'a> {
 #[serde(rename_all = "camelCase")]
 pub(super) enum Reasoning<'a> {
     ReasoningText { text: &'a str, signature: Cow<'a, str> },
-    RedactedContent(&'a str),
+    RedactedContent(Cow<'a, str>),
 }
 
 #[derive(Serialize)]
@@ -82,6 +83,23 @@ pub(super) fn cache_point(mark: &RawValue) -> CachePoint {
     }
     let ttl = serde_json::from_str::<Mark<'_>>(mark.get()).ok().and_then(|m| m.ttl);
     CachePoint { r#type: "default", ttl: if ttl.as_deref() == Some("1h") { Some("1h") } else { None } }
+}
+
+impl Block<'_> {
+    /// Whether it is a text of which nothing can be seen.
+    pub(super) fn is_blank(&self) -> bool {
+        matches!(self, Block::Text(text) if text.trim().is_empty())
+    }
+}
+
+impl<'a> Piece<'a> for Block<'a> {
+    fn of(text: Cow<'a, str>) -> Self {
+        Block::Text(text)
+    }
+
+    fn text(&mut self) -> Option<&mut Cow<'a, str>> {
+        if let Block::Text(text) = self { Some(text) } else { None }
+    }
 }
 
 /// A block of text, unless it is blank.
