@@ -207,8 +207,10 @@ mod tests {
         }
     }
 
+    type Text = Cow<'static, str>;
+
     /// `?x` is a block of thinking, `!x` a call, anything else text. Gives the parts that the hub would hold of them.
-    fn parts(turn: &[&'static str]) -> (Vec<Thought<'static, Cow<'static, str>>>, String, Vec<Cow<'static, str>>) {
+    fn parts(turn: &[&'static str]) -> (Vec<Thought<'static, Text>>, String, Vec<Text>) {
         let (mut counter, mut thinking, mut said, mut calls) = (Counter::default(), Vec::new(), String::new(), Vec::new());
         for piece in turn {
             match piece.split_at(1) {

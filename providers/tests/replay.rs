@@ -222,9 +222,9 @@ fn forms(dialect: Dialect, answer: &Answer) -> Vec<Value> {
     let (mut writer, mut stream) = (door(dialect).writer(meta()), Vec::new());
     answer.replay(|delta| writer.delta(&delta, &mut stream));
     writer.end(&mut stream);
-    let events = std::str::from_utf8(&stream).unwrap().lines().filter_map(|l| serde_json::from_str::<Value>(l.strip_prefix("data: ")?).ok());
+    let mut events = std::str::from_utf8(&stream).unwrap().lines().filter_map(|l| serde_json::from_str::<Value>(l.strip_prefix("data: ")?).ok());
     let streamed = match dialect {
-        Dialect::Responses => events.last().unwrap()["response"].clone(),
+        Dialect::Responses => events.next_back().unwrap()["response"].clone(),
         Dialect::Generate => {
             let parts: Vec<Value> = events.flat_map(|e| e["candidates"][0]["content"]["parts"].as_array().cloned().unwrap_or_default()).filter(|p| p["text"] != "").collect();
             json!({ "candidates": [{ "content": { "parts": parts } }] })
