@@ -79,8 +79,7 @@ impl Renamed {
         };
         offered(request, &mut note);
         request.messages.iter_mut().flatten().for_each(|message| called(message, &mut note));
-        for raw in [request.tool_choice, request.function_call].into_iter().flatten() {
-            let mut choice: Value = serde_json::from_str(raw.get()).map_err(Error::answer)?;
+        for (_, mut choice) in choices(request)? {
             chosen(&mut choice, &mut note);
         }
         let mut own = HashMap::with_capacity(unfit.len());
@@ -166,12 +165,9 @@ fn rename(hub: &Envelope, mut request: ChatRequest<'_>, renamed: &Renamed) -> Re
     if let Some(messages) = &request.messages {
         edit.set("messages", json(serde_json::to_string(messages))?);
     }
-    for (field, raw) in [("tool_choice", request.tool_choice), ("function_call", request.function_call)] {
-        if let Some(raw) = raw {
-            let mut choice: Value = serde_json::from_str(raw.get()).map_err(Error::answer)?;
-            chosen(&mut choice, &mut give);
-            edit.set(field, choice.to_string());
-        }
+    for (field, mut choice) in choices(&request)? {
+        chosen(&mut choice, &mut give);
+        edit.set(field, choice.to_string());
     }
     Ok(edit.finish().into_bytes().to_vec())
 }
@@ -198,6 +194,12 @@ fn called<'a>(message: &mut Message<'a>, each: &mut dyn FnMut(&mut Str<'a>)) {
     if let (Some("tool" | "function"), Some(name)) = (message.role.as_deref(), &mut message.name) {
         each(name);
     }
+}
+
+/// The choice of a tool, in the present form and in the older one.
+fn choices(request: &ChatRequest<'_>) -> Result<Vec<(&'static str, Value)>, Error> {
+    let given = [("tool_choice", request.tool_choice), ("function_call", request.function_call)].into_iter().filter_map(|(field, raw)| Some((field, raw?)));
+    given.map(|(field, raw)| Ok((field, serde_json::from_str(raw.get()).map_err(|_| Error::invalid(field, format!("`{field}` cannot be read")))?))).collect()
 }
 
 /// Every name of a tool in a choice, whatever its form.

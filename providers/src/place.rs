@@ -75,7 +75,7 @@ pub(crate) fn is_place(id: &str) -> bool {
 
 /// How many calls stood before a place.
 pub(crate) fn calls_before(id: &str) -> usize {
-    Place::read(id).map_or(0, |place| place.calls + place.since.len())
+    Place::read(id).map_or(0, |place| place.calls.saturating_add(place.since.len()))
 }
 
 /// The next thing of a turn.
@@ -97,8 +97,8 @@ pub(crate) fn order<'i>(thinking: impl Iterator<Item = (Option<u32>, Option<&'i 
     let (mut steps, mut made) = (Vec::with_capacity(blocks.len() * 2 + calls + 1), 0);
     for (_, id) in blocks {
         if let Some(place) = id.filter(|_| complete).and_then(Place::read) {
-            for (number, text) in (place.calls..).zip(place.since) {
-                if number == made && made < calls {
+            for (number, text) in place.since.into_iter().enumerate() {
+                if place.calls.checked_add(number) == Some(made) && made < calls {
                     steps.extend([Step::Text(text), Step::Call]);
                     made += 1;
                 }
@@ -269,7 +269,9 @@ mod tests {
             assert!(!is_place(id), "{id}");
         }
         // Numbers that fit nothing lose nothing.
-        let wild = Thought { block: Cow::Borrowed("?a"), index: Some(0), id: Some("at_7_900_1000".into()) };
-        assert_eq!(weave(vec![wild], vec!["one".into()], vec!["!b".into()]), ["one", "?a", "!b"]);
+        for id in ["at_7_900_1000", "at_18446744073709551615_5_5_9", "at_0_18446744073709551615"] {
+            let wild = Thought { block: Cow::Borrowed("?a"), index: Some(0), id: Some(id.into()) };
+            assert_eq!(weave(vec![wild], vec!["one".into()], vec!["!b".into()]), ["one", "?a", "!b"]);
+        }
     }
 }
