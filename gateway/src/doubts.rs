@@ -54,10 +54,12 @@ fn unknown_prices(config: &Config, targets: &[&TargetRule], doubts: &mut Vec<Pro
     let mut told: Vec<&str> = targets.iter().filter(unknown).map(|t| &*t.name).collect();
     told.sort_unstable();
     told.dedup();
-    doubts.extend(
-        told.into_iter()
-            .map(|name| Problem::new("prices", format!("{name} has none that is known here: consumers with a limit of dollars are refused (0 for what is free, or `unknown_price: allow`)"))),
-    );
+    doubts.extend(told.into_iter().map(|name| {
+        Problem::new(
+            "prices",
+            format!("{name} has none that is known here: consumers with a limit of dollars are refused (0 for what is free, the `kind/model` that it is, or `unknown_price: allow`)"),
+        )
+    }));
 }
 
 #[cfg(test)]

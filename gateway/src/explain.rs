@@ -83,7 +83,7 @@ fn answer(rules: &Rules, question: &Question, asked: &mut Asked) -> Result<Value
     let who = question.consumer.as_deref().map(|name| consumer(rules, name)).transpose()?;
     asked.read(question.body.clone())?;
     let name = asked.model.clone();
-    let (model, rest) = look_up(rules, asked.operation, &name)?;
+    let (model, rest) = look_up(rules, asked.operation, &name, who.as_deref())?;
     if let Some(who) = &who {
         identity::allowed(who, model, &name)?;
     }

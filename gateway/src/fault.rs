@@ -34,6 +34,8 @@ pub struct Fault {
     pub retry_after: Option<Duration>,
     /// Headers of the upstream's that the client should have (rate limits).
     pub headers: HeaderMap,
+    /// Whether it is one of many of an outage of which the log has been told.
+    pub known: bool,
 }
 
 impl Fault {
@@ -57,7 +59,7 @@ impl Fault {
 
     fn new(blame: Blame, status: StatusCode, kind: ErrorKind, message: impl Into<String>) -> Self {
         let told = ClientError { status: status.as_u16(), kind, message: message.into(), param: None, code: None };
-        Fault { told, detail: None, blame, retry_after: None, headers: HeaderMap::new() }
+        Fault { told, detail: None, blame, retry_after: None, headers: HeaderMap::new(), known: false }
     }
 
     /// With a code of its own.
@@ -101,6 +103,13 @@ impl Fault {
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
+        self
+    }
+
+    /// One of an outage of which the log has been told: it is not told again for every request.
+    #[must_use]
+    pub fn known(mut self) -> Self {
+        self.known = true;
         self
     }
 
@@ -159,7 +168,7 @@ impl From<UpstreamError> for Fault {
             }
             kind => (kind.status(), kind, e.message.clone(), e.code),
         };
-        Fault { told: ClientError { status, kind, message, param: e.param, code }, detail: Some(e.message), blame, retry_after: None, headers: HeaderMap::new() }
+        Fault { told: ClientError { status, kind, message, param: e.param, code }, detail: Some(e.message), blame, retry_after: None, headers: HeaderMap::new(), known: false }
     }
 }
 

@@ -1,6 +1,5 @@
 //! What is known of targets, model by model: a target whose `*` takes many names has figures for each of them, within bounds.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ pub struct Figures {
     named: Option<ArcSwap<Named>>,
 }
 
-type Named = HashMap<Box<str>, Arc<Stats>>;
+type Named = foldhash::HashMap<Box<str>, Arc<Stats>>;
 
 /// Most names behind one `*` with figures of their own. Clients can ask for endless names, and each costs memory.
 const MOST_NAMES: usize = 128;

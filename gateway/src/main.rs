@@ -300,6 +300,10 @@ fn check(source: &Source) -> Result<(), Vec<Problem>> {
     for doubt in gateway::doubts::doubts(&rules) {
         eprintln!("warning: {doubt}");
     }
+    // The files may be on another machine, the one that serves.
+    for problem in rules.config.tls.as_ref().and_then(|tls| gateway::tls::Listener::read(tls).err()).unwrap_or_default() {
+        eprintln!("warning: {problem}");
+    }
     let place = path.map_or_else(|| "the environment".to_owned(), |p| p.display().to_string());
     let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     print(&format!("{place} is good: {}, {}\n", counted(rules.providers.len(), "provider"), counted(rules.names().len(), "model")))

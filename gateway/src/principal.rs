@@ -304,16 +304,22 @@ impl Access {
     /// Compiles `allow` and `deny` of a model.
     #[must_use]
     pub fn build(path: &str, allow: &[String], deny: &[String], config: &Config) -> (Self, Vec<Problem>) {
+        fn names<'a>(keys: impl Iterator<Item = &'a String>) -> Vec<&'a str> {
+            keys.map(String::as_str).collect()
+        }
         let mut problems = Vec::new();
         let mut list = |name: &str, entries: &[String]| {
             let mut subjects = Vec::new();
             for (i, entry) in entries.iter().enumerate() {
-                let (known, what, subject) = match entry.strip_prefix("group:") {
-                    Some(group) => (config.groups.contains_key(group), "group", Subject::Group(group.to_owned())),
-                    None => (config.consumers.contains_key(entry), "consumer", Subject::Consumer(entry.clone())),
+                let (known, what, name_of, subject) = match entry.strip_prefix("group:") {
+                    Some(group) => (names(config.groups.keys()), "group", group, Subject::Group(group.to_owned())),
+                    None => (names(config.consumers.keys()), "consumer", entry.as_str(), Subject::Consumer(entry.clone())),
                 };
-                if !known {
-                    problems.push(Problem::new(format!("{path}.{name}[{i}]"), format!("no {what} \"{}\" is configured", entry.trim_start_matches("group:"))));
+                if !known.contains(&name_of) {
+                    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                    // Who writes `research` may mean the group.
+                    let hint = if what == "consumer" && config.groups.contains_key(entry) { format!("; there is a group of that name: write \"group:{entry}\"") } else { String::new() };
+                    problems.push(Problem::new(format!("{path}.{name}[{i}]"), format!("no {what} \"{name_of}\"; known: {known}{hint}")));
                 }
                 subjects.push(subject);
             }

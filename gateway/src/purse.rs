@@ -182,6 +182,7 @@ fn window(limit: &Limit, per: Duration) -> Result<Window, String> {
     let calendar = match per.as_secs() {
         3600 => Calendar::Hour,
         86_400 => Calendar::Day,
+        604_800 => Calendar::Week,
         // The calendar's month, however one counts its days.
         s if (28 * 86_400..=31 * 86_400).contains(&s) => Calendar::Month,
         _ => Calendar::Every(per),

@@ -21,7 +21,7 @@ use crate::certificate::Peer;
 use crate::config::{Admin, Audit, Config, Problem, SinkConfig};
 use crate::counters::{Counters, Memory, Redis, WhenDown, journal, redis};
 use crate::history;
-use crate::keyring::Keyring;
+use crate::keyring::{Keyring, left_in};
 use crate::ledger::Ledger;
 use crate::rules::Rules;
 use crate::sinks::Sinks;
@@ -90,6 +90,10 @@ impl Gateway {
         };
         let (Some(rules), Some(sinks), Some(listener), true) = (rules, sinks, listener, problems.is_empty()) else { return Err(problems) };
         state.ledger.keep(history::renew(None, config).map_err(|p| vec![p])?);
+        let left = if state.keyring.is_shared() { left_in(&config.data(), state.wall().as_secs()) } else { 0 };
+        if left > 0 {
+            tracing::warn!(keys = left, folder = %config.data().display(), "the keys in keys.json were made without Redis and let nobody in now: make new ones, and remove the file");
+        }
         state.swap(Arc::new(rules));
         state.ledger.set(sinks);
         state.ledger.export(telemetry::renew(None, &config.telemetry, state.tls()));

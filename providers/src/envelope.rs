@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::Error;
-use crate::json::{Field, Met, scan_noting};
+use crate::json::{Field, Met, scan_request};
 use crate::wire::ChatRequest;
 
 /// A JSON request body.
@@ -33,7 +33,7 @@ impl Envelope {
     /// # Errors
     /// [`Error::Json`] for what is not strict JSON; [`Error::Invalid`] where `model` or `stream` has the wrong type.
     pub fn read(body: Bytes) -> Result<Self, Error> {
-        let (fields, met) = scan_noting(&body)?;
+        let (fields, met) = scan_request(&body)?;
         let mut envelope = Envelope { body, fields, model: Text::None, stream: false, met };
         if let Some(span) = envelope.span("model") {
             envelope.model = match envelope.body[span.clone()] {
@@ -336,8 +336,8 @@ mod tests {
 
     #[test]
     fn the_head_is_read_and_wrong_types_are_named() {
-        let e = envelope(r#"{"model":"a\u0062c","stream":true,"messages":[]}"#);
-        assert_eq!((e.model(), e.stream(), e.get("messages")), ("abc", true, Some("[]")));
+        let e = envelope(r#"{"model":"a\u00fcc","stream":true,"messages":[]}"#);
+        assert_eq!((e.model(), e.stream(), e.get("messages")), ("aüc", true, Some("[]")));
         assert_eq!(envelope(r#"{"model":"abc","stream":null}"#).model(), "abc");
         assert_eq!(envelope("{}").model(), "");
         for (body, field) in [(r#"{"model":7}"#, "model"), (r#"{"model":"m","stream":"yes"}"#, "stream")] {

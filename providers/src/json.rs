@@ -41,6 +41,9 @@ pub enum JsonError {
         /// Byte offset of the second occurrence.
         at: usize,
     },
+    /// A key, or a short value, in which a letter or digit is written as an escape.
+    #[error("letters and digits must be written as they are, and not as `\\u…` escapes, in keys and in words (at byte {0}): readers that look for them must find them")]
+    Disguised(usize),
     /// A `\uD800`-style escape without its partner.
     #[error("a string holds a lone surrogate escape (at byte {0}), which is not text")]
     LoneSurrogate(usize),
@@ -48,6 +51,10 @@ pub enum JsonError {
     #[error("the body is nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
 }
+
+/// Longest value that may be a word that somebody looks for (`"type": "image"`), bytes with its escapes. In longer ones, which
+/// are texts, letters may be written as one likes.
+const WORD: usize = 64;
 
 /// A top-level field: where its key stands (without the quotes, still escaped) and where its value stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +70,7 @@ pub struct Field {
 /// # Errors
 /// [`JsonError`], the first problem found.
 pub fn scan(body: &[u8]) -> Result<Vec<Field>, JsonError> {
-    scan_noting(body).map(|(fields, _)| fields)
+    pass(body, false).map(|(fields, _)| fields)
 }
 
 /// Keys that were met anywhere in the body and tell a reader whether it is worth a closer look.
@@ -85,16 +92,20 @@ impl Met {
     }
 }
 
-/// As [`scan`], with what was met on the way.
+/// As [`scan`], for a request: with what was met on the way, and with keys and words written as they are looked for.
 ///
 /// # Errors
 /// [`JsonError`], the first problem found.
-pub fn scan_noting(body: &[u8]) -> Result<(Vec<Field>, Met), JsonError> {
+pub fn scan_request(body: &[u8]) -> Result<(Vec<Field>, Met), JsonError> {
+    pass(body, true)
+}
+
+fn pass(body: &[u8], open: bool) -> Result<(Vec<Field>, Met), JsonError> {
     if simdutf8::basic::from_utf8(body).is_err() {
         let at = std::str::from_utf8(body).err().map_or(0, |e| e.valid_up_to());
         return Err(JsonError::NotUtf8(at));
     }
-    let mut scanner = Scanner { body, at: 0, keys: Vec::with_capacity(32), hasher: foldhash::quality::RandomState::default(), met: Met::default() };
+    let mut scanner = Scanner { body, at: 0, keys: Vec::with_capacity(32), hasher: foldhash::quality::RandomState::default(), open, disguised: false, met: Met::default() };
     let fields = scanner.object_at_top()?;
     Ok((fields, scanner.met))
 }
@@ -112,6 +123,10 @@ struct Scanner<'a> {
     keys: Vec<Key>,
     /// Seeded per scan: equal hashes cannot be prepared by a sender.
     hasher: foldhash::quality::RandomState,
+    /// Whether keys and words must not be disguised.
+    open: bool,
+    /// Whether the last string has an escape for a letter or digit, which no writer of JSON has a reason for.
+    disguised: bool,
     met: Met,
 }
 
@@ -237,6 +252,9 @@ impl Scanner<'_> {
         let start = self.at + 1;
         let escaped = self.string()?;
         let span = start..self.at - 1;
+        if self.disguised && self.open {
+            return Err(JsonError::Disguised(start));
+        }
         match &self.body[span.clone()] {
             b"tool_calls" | b"tool_call_id" | b"call_id" | b"tool_use_id" | b"functionCall" => self.met.calls = true,
             b"signature" | b"thoughtSignature" => self.met.reasoning = true,
@@ -301,6 +319,9 @@ impl Scanner<'_> {
             Some(b'"') => {
                 let open = self.at + 1;
                 self.string()?;
+                if self.disguised && self.open && self.at - open <= WORD {
+                    return Err(JsonError::Disguised(open));
+                }
                 self.met.media.value(self.body, open, self.at - 1);
                 Ok(())
             }
@@ -372,6 +393,7 @@ impl Scanner<'_> {
     fn string(&mut self) -> Result<bool, JsonError> {
         self.at += 1;
         let mut escaped = false;
+        self.disguised = false;
         loop {
             self.at += plain(&self.body[self.at..]);
             match self.peek() {
@@ -406,7 +428,10 @@ impl Scanner<'_> {
                     Err(JsonError::LoneSurrogate(start))
                 }
                 0xDC00..=0xDFFF => Err(JsonError::LoneSurrogate(start)),
-                _ => Ok(()),
+                code => {
+                    self.disguised |= u8::try_from(code).is_ok_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'$'));
+                    Ok(())
+                }
             },
             _ => Err(JsonError::Syntax { what: "unknown escape", at: start }),
         }
@@ -468,15 +493,15 @@ mod tests {
     use super::*;
 
     fn error(body: &str) -> JsonError {
-        scan(body.as_bytes()).expect_err(body)
+        scan_request(body.as_bytes()).expect_err(body)
     }
 
     #[test]
     fn reports_the_spans_of_top_level_fields() {
-        let body = br#" { "model" : "m" , "n":[1,{"a":"}"}], "x\u0041":null } "#;
+        let body = br#" { "model" : "m" , "n":[1,{"a":"}"}], "x\u00e9":null } "#;
         let fields = scan(body).unwrap();
         let texts: Vec<_> = fields.iter().map(|f| (std::str::from_utf8(&body[f.key.clone()]).unwrap(), std::str::from_utf8(&body[f.value.clone()]).unwrap())).collect();
-        assert_eq!(texts, [("model", "\"m\""), ("n", "[1,{\"a\":\"}\"}]"), ("x\\u0041", "null")]);
+        assert_eq!(texts, [("model", "\"m\""), ("n", "[1,{\"a\":\"}\"}]"), ("x\\u00e9", "null")]);
     }
 
     #[test]
@@ -540,13 +565,25 @@ mod tests {
     #[test]
     fn duplicate_keys_are_found_at_any_depth_and_through_escapes() {
         assert_eq!(error(r#"{"a":1,"b":2,"a":3}"#), JsonError::DuplicateKey { key: "a".into(), at: 14 });
-        assert!(matches!(error(r#"{"m":[{"c":1,"\u0063":2}]}"#), JsonError::DuplicateKey { key, .. } if key == "c"));
+        assert!(matches!(error(r#"{"m":[{"é":1,"\u00e9":2}]}"#), JsonError::DuplicateKey { key, .. } if key == "é"));
         assert!(scan(br#"{"a":{"a":{"a":1}},"b":[{"a":1},{"a":2}]}"#).is_ok());
         let mut many: Vec<String> = (0..5000).map(|i| format!("\"k{i}\":{i}")).collect();
         assert!(scan(format!("{{\"o\":{{{}}}}}", many.join(",")).as_bytes()).is_ok());
         many.push("\"k17\":0".into());
         assert!(matches!(error(&format!("{{\"o\":{{{}}}}}", many.join(","))), JsonError::DuplicateKey { key, .. } if key == "k17"));
         assert!(matches!(error(&format!("{{{}}}", many.join(","))), JsonError::DuplicateKey { key, .. } if key == "k17"));
+    }
+
+    #[test]
+    fn what_is_looked_for_cannot_be_disguised() {
+        for body in [r#"{"\u006e":100}"#, r#"{"max_completion_token\u0073":1}"#, r#"{"a":[{"image_ur\u006C":1}]}"#, r#"{"a\u005fb":1}"#, r#"{"type":"im\u0061ge"}"#] {
+            assert!(matches!(error(body), JsonError::Disguised(_)), "{body}");
+            assert!(scan(body.as_bytes()).is_ok(), "it is JSON: {body}");
+        }
+        // What writers of JSON do escape, and texts.
+        for body in [r#"{"\u00fcber\u003c\u0026\/":"\u003cb\u003e \u0027\u0000 \u00e9"}"#.to_owned(), format!(r#"{{"a":"\u0041 {}"}}"#, "text ".repeat(20))] {
+            assert!(scan_request(body.as_bytes()).is_ok(), "{body}");
+        }
     }
 
     #[test]

@@ -94,10 +94,10 @@ fn kind(body: &[u8], open: usize, close: usize) -> Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json::scan_noting;
+    use crate::json::scan_request;
 
     fn met(body: &str) -> Media {
-        scan_noting(body.as_bytes()).unwrap().1.media
+        scan_request(body.as_bytes()).unwrap().1.media
     }
 
     #[test]

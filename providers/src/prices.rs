@@ -109,6 +109,20 @@ impl Model {
         self.supports.0 & Features::bit(feature) != 0
     }
 
+    /// These prices, and what is known of the same model beside its price, where nothing else is said of it.
+    #[must_use]
+    pub fn knowing(&self, other: &Self) -> Self {
+        let supports = if self.supports == Features::default() { other.supports } else { self.supports };
+        Model {
+            context: self.context.or(other.context),
+            max_output: self.max_output.or(other.max_output),
+            dimensions: self.dimensions.or(other.dimensions),
+            mode: self.mode.clone().or_else(|| other.mode.clone()),
+            supports,
+            ..self.clone()
+        }
+    }
+
     /// What `usage` costs. `batch` halves it, as every provider with a batch API does.
     #[must_use]
     pub fn cost(&self, usage: &Usage, batch: bool) -> Nanodollars {
@@ -200,12 +214,11 @@ impl Prices {
         table.get(undated(tail)?)
     }
 
-    /// The models that the table knows for a kind of provider.
-    #[must_use]
-    pub fn models(&self, kind: &str) -> Vec<&str> {
-        let mut names: Vec<&str> = self.table.get(kind).into_iter().flatten().map(|(name, _)| name.as_str()).collect();
-        names.sort_unstable();
-        names
+    /// The models of a kind of provider that the table knows, where their names are the provider's: on Azure every account
+    /// gives its deployments names of its own.
+    pub fn models(&self, kind: &str) -> impl Iterator<Item = (&str, &Model)> {
+        let table = self.table.get(kind).filter(|_| kind != "azure");
+        table.into_iter().flatten().map(|(name, model)| (name.as_str(), &**model))
     }
 }
 
@@ -241,6 +254,15 @@ mod tests {
         assert!(prices.table.len() >= 18);
         assert!(prices.get("x", "openai", "gpt-4o").is_some());
         assert!(prices.get("x", "bedrock", "nothing").is_none());
+    }
+
+    #[test]
+    fn a_price_of_one_s_own_leaves_what_is_known_of_the_model() {
+        let prices = Prices::builtin();
+        let table = prices.get("x", "openai", "gpt-4o").unwrap();
+        let own = Model { input: 1.0, output: 2.0, max_output: Some(7), ..Model::default() }.knowing(table);
+        assert_eq!((own.input, own.output, own.cache_read, own.max_output, own.context), (1.0, 2.0, None, Some(7), table.context));
+        assert!(own.supports("vision") && own.mode == table.mode);
     }
 
     #[test]

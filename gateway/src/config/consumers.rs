@@ -78,7 +78,7 @@ pub struct Limit {
     pub concurrent: Option<Count>,
     /// The time: `1m`, `1h`, `1d`, `30d`.
     pub per: Option<Span>,
-    /// `sliding` (default): the last `per`, at any moment. `fixed`: the calendar's hour, day or month.
+    /// `sliding` (default): the last `per`, at any moment. `fixed`: the calendar's hour (`per: 1h`), day (`1d`), week from Monday (`7d`) or month (`28d` to `31d`), in `zone`; any other length is counted off from 1970 on.
     pub window: WindowKind,
     /// The time zone of fixed windows, such as `Europe/Zurich`. Default UTC.
     pub zone: Option<String>,

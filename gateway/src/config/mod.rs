@@ -25,7 +25,7 @@ pub use admin::{Admin, AdminConfig};
 pub use consumers::{Consumer, Consumers, Each, Group, Groups, Key, KeyEntry, Limit, Redis, UnknownPrice, WhenDown, WindowKind};
 pub use identity::{Auth, ClientAuth, Jwt, OneOrMany, Tls};
 pub use load::{Draft, Problem, from_text, load, read, schema};
-pub use models::{Balance, Breaker, ModelConfig, ModelEntry, ModelKind, OnDisconnect, Retry, Sticky, TargetConfig, TargetEntry, Timeout};
+pub use models::{Balance, Breaker, ModelConfig, ModelEntry, ModelKind, OnDisconnect, PriceEntry, Retry, Sticky, TargetConfig, TargetEntry, Timeout};
 pub use prompts::{PromptBody, PromptMessage, PromptUse, PromptVersion, Role};
 pub use reference::reference;
 pub use shown::Loaded;
@@ -51,9 +51,9 @@ pub struct Config {
     pub providers: BTreeMap<String, ProviderConfig>,
     /// The names that clients ask for. A name may hold one `*`. Without any, every provider's models can be asked for as `provider/model`.
     pub models: BTreeMap<String, ModelEntry>,
-    /// Prices by `provider/model`, in dollars per million tokens, on top of the built-in table.
-    #[schemars(with = "BTreeMap<String, BTreeMap<String, serde_json::Value>>")]
-    pub prices: BTreeMap<String, providers::prices::Model>,
+    /// Prices by `provider/model`, in dollars per million tokens, on top of the built-in table; or the `kind/model` of the table that it is, for one that goes by another name (a deployment on Azure): `azure/prod: openai/gpt-4o`.
+    #[schemars(with = "BTreeMap<String, models::PriceForm>")]
+    pub prices: BTreeMap<String, PriceEntry>,
     /// What becomes of a request by somebody with a limit of dollars, for a model whose price is not known: `deny` (default) or `allow`, which warns once and does not count it.
     pub unknown_price: UnknownPrice,
     /// Prompt templates by name, each with versions.

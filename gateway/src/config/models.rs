@@ -1,5 +1,7 @@
 //! The names that clients ask for, as written by the user: where they go, and what happens when that fails.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -20,6 +22,29 @@ enum ModelForm {
 impl<'de> Deserialize<'de> for ModelEntry {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         units::short_or_long(d, |target| Ok(ModelEntry(ModelConfig { target: Some(target.to_owned()), ..ModelConfig::default() })), ModelEntry)
+    }
+}
+
+/// What a model costs: the `kind/model` of the built-in table that it is, or prices of its own.
+#[derive(Debug, Clone)]
+pub enum PriceEntry {
+    /// The same as a model of the built-in table.
+    Same(String),
+    /// As the operator says.
+    Own(Box<providers::prices::Model>),
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged, inline)]
+#[allow(dead_code)] // the forms as the schema has them
+pub(super) enum PriceForm {
+    Same(String),
+    Own(BTreeMap<String, serde_json::Value>),
+}
+
+impl<'de> Deserialize<'de> for PriceEntry {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        units::short_or_long(d, |name| Ok(PriceEntry::Same(name.to_owned())), |own| PriceEntry::Own(Box::new(own)))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Calendar windows: which hour, day or month of a time zone a moment lies in.
+//! Calendar windows: which hour, day, week or month of a time zone a moment lies in.
 
 use std::time::Duration;
 
@@ -13,6 +13,8 @@ pub enum Calendar {
     Hour,
     /// From midnight to midnight: 23 to 25 hours where clocks change.
     Day,
+    /// From Monday's midnight to the next.
+    Week,
     /// From the first of a month to the first of the next.
     Month,
     /// Windows of this length, counted from 1970-01-01T00:00Z; the time zone does not matter.
@@ -53,6 +55,7 @@ impl Calendar {
             // A moment outside of the calendar (the year 9999) still needs some window, or nothing would ever free.
             Self::Hour => hour(zone, now).unwrap_or_else(|| even(3_600_000)),
             Self::Day => day(zone, now).unwrap_or_else(|| even(86_400_000)),
+            Self::Week => week(zone, now).unwrap_or_else(|| even(7 * 86_400_000)),
             Self::Month => month(zone, now).unwrap_or_else(|| even(30 * 86_400_000)),
         }
     }
@@ -74,6 +77,12 @@ fn hour(zone: &Zone, now: u64) -> Option<Bounds> {
 fn day(zone: &Zone, now: u64) -> Option<Bounds> {
     let date = timestamp(now)?.to_zoned(zone.0.clone()).date();
     between(zone, date, date.checked_add(1.day()).ok()?)
+}
+
+fn week(zone: &Zone, now: u64) -> Option<Bounds> {
+    let date = timestamp(now)?.to_zoned(zone.0.clone()).date();
+    let monday = date.checked_sub(i64::from(date.weekday().to_monday_zero_offset()).days()).ok()?;
+    between(zone, monday, monday.checked_add(7.days()).ok()?)
 }
 
 fn month(zone: &Zone, now: u64) -> Option<Bounds> {
@@ -107,6 +116,9 @@ mod tests {
     fn windows_follow_the_zone() {
         assert_eq!(window(Calendar::Day, "Europe/Berlin", "2026-07-01T22:30:00Z"), (at("2026-07-01T22:00:00Z"), at("2026-07-02T22:00:00Z")));
         assert_eq!(window(Calendar::Month, "America/New_York", "2026-03-01T02:00:00Z"), (at("2026-02-01T05:00:00Z"), at("2026-03-01T05:00:00Z")));
+        for day in ["2026-10-25T23:30:00Z", "2026-10-28T12:00:00Z", "2026-11-01T22:30:00Z"] {
+            assert_eq!(window(Calendar::Week, "Europe/Berlin", day), (at("2026-10-25T23:00:00Z"), at("2026-11-01T23:00:00Z")), "{day}");
+        }
         assert_eq!(window(Calendar::Hour, "Asia/Kolkata", "2026-01-01T10:40:00Z"), (at("2026-01-01T10:30:00Z"), at("2026-01-01T11:30:00Z")));
         assert_eq!(window(Calendar::Every(Duration::from_secs(900)), "Asia/Tokyo", "2026-01-01T10:40:00Z"), (at("2026-01-01T10:30:00Z"), at("2026-01-01T10:45:00Z")));
         assert!(Zone::named("Europe/Atlantis").is_none());
@@ -120,7 +132,7 @@ mod tests {
 
     #[test]
     fn any_moment_has_a_window_around_it() {
-        for calendar in [Calendar::Hour, Calendar::Day, Calendar::Month, Calendar::Every(Duration::ZERO)] {
+        for calendar in [Calendar::Hour, Calendar::Day, Calendar::Week, Calendar::Month, Calendar::Every(Duration::ZERO)] {
             for now in [0, 1, at("2026-12-31T23:59:59.999Z"), 253_402_300_800_000, u64::MAX - 1] {
                 let bounds = calendar.bounds(&Zone::UTC, now);
                 assert!(bounds.start <= now && now < bounds.end, "{calendar:?} at {now}: {bounds:?}");

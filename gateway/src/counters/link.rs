@@ -338,13 +338,15 @@ mod tests {
         let bench = Bench::new();
         let (mut random, windows) = (fastrand::Rng::with_seed(7), [Duration::from_secs(64), Duration::from_millis(90), HOUR]);
         let mut windows: Vec<Window> = windows.into_iter().map(Window::Sliding).collect();
-        windows.extend([Calendar::Hour, Calendar::Day, Calendar::Month, Calendar::Every(Duration::from_secs(100))].map(|c| Window::Fixed(c, Zone::named("Europe/Berlin").unwrap())));
+        windows.extend([Calendar::Hour, Calendar::Day, Calendar::Week, Calendar::Month, Calendar::Every(Duration::from_secs(100))].map(|c| Window::Fixed(c, Zone::named("Europe/Berlin").unwrap())));
         for (i, window) in windows.into_iter().enumerate() {
             bench.clock.set(START);
             let purse = purse(&format!("twin/{i}"), 1000, window);
             let mut meter = Meter::new(&purse.window, START);
+            // The script's window begins then too.
+            bench.counts(&purse).await;
             let reach = match &purse.window {
-                Window::Fixed(Calendar::Day | Calendar::Month, _) => HOUR * 24 * 20,
+                Window::Fixed(Calendar::Day | Calendar::Week | Calendar::Month, _) => HOUR * 24 * 20,
                 Window::Fixed(..) => HOUR,
                 Window::Sliding(length) => *length,
                 Window::None => HOUR,

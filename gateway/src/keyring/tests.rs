@@ -41,7 +41,9 @@ async fn a_key_is_made_found_and_revoked_and_only_its_hash_is_kept() {
     assert!(!text.contains(key.expose()) && text.contains(&made.sha256) && key.expose().starts_with("tv-") && key.expose().len() == 46, "{text}");
     assert_eq!(fs::metadata(file(&folder)).unwrap().permissions().mode() & 0o777, 0o600);
 
+    assert_eq!(left_in(folder.path(), NOW), 1);
     let revoked = ring.revoke(&made.id, NOW + 5).await.unwrap();
+    assert_eq!(left_in(folder.path(), NOW), 0);
     assert_eq!((revoked.revoked, who(&ring, &key, NOW + 5)), (Some(NOW + 5), Err(Stranger::Expired)));
     assert_eq!(ring.revoke(&made.id, NOW + 9).await.unwrap().revoked, Some(NOW + 5), "what has ended stays as it is");
     assert!(matches!(ring.revoke("key_none", NOW).await, Err(Error::Unknown(_))));

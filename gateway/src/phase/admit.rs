@@ -187,7 +187,7 @@ fn hold_to_max_cost(x: &Exchange, worst: &Estimate) -> Result<(), Fault> {
 fn refuse(limits: &[&LimitRule], refused: Refused) -> Fault {
     let denied = match refused {
         Refused::Unavailable => {
-            return Fault::gateway("the shared limits cannot be asked at the moment").code("limits_unavailable").status_of(StatusCode::SERVICE_UNAVAILABLE).retry_after(Duration::from_secs(1));
+            return Fault::gateway("the shared limits cannot be asked at the moment").code("limits_unavailable").status_of(StatusCode::SERVICE_UNAVAILABLE).retry_after(Duration::from_secs(1)).known();
         }
         Refused::Denied(denied) => denied,
     };

@@ -103,7 +103,7 @@ fn refused(refusal: Refusal) -> Fault {
         }
         Refusal::NoKeys(_) => {
             let fault = Fault::gateway("the token cannot be checked at the moment: the keys of its issuer are not known yet");
-            return fault.status_of(StatusCode::SERVICE_UNAVAILABLE).code("issuer_unavailable").retry_after(AGAIN).detail(refusal);
+            return fault.status_of(StatusCode::SERVICE_UNAVAILABLE).code("issuer_unavailable").retry_after(AGAIN).detail(refusal).known();
         }
     };
     unauthorized(message.to_owned(), header).code("invalid_token").detail(refusal)

@@ -12,10 +12,10 @@ use tracing::Instrument as _;
 
 use super::{Base, Limits, ModelRule, ProviderRule, RetryRule, Rules, TargetRule, TimeoutRule, Wildcard};
 use crate::background::Background;
-use crate::config::{Config, ModelConfig, OnDisconnect, Problem, ProviderConfig, ProxyUse};
+use crate::config::{Config, ModelConfig, OnDisconnect, PriceEntry, Problem, ProviderConfig, ProxyUse};
 use crate::credential::Credential;
 use crate::jwt::Tokens;
-use crate::near::meant;
+use crate::near::{meant, nearest};
 use crate::principal::{Access, Principals};
 use crate::prompts::{PromptRule, Prompts};
 use crate::secret::{Secret, Shown};
@@ -42,8 +42,7 @@ impl Rules {
         let (tokens, token_problems) = Tokens::build(&config.auth, state);
         builder.problems.extend(token_problems);
         for (name, price) in &config.prices {
-            builder.check_price(name, config);
-            builder.prices.set(name.clone(), price.clone());
+            builder.price(name, price, config);
         }
         let mut models = HashMap::default();
         let mut wildcards = Vec::new();
@@ -161,12 +160,27 @@ impl Builder<'_> {
         }
     }
 
-    fn check_price(&mut self, name: &str, config: &Config) {
-        match name.split_once('/') {
-            Some((provider, _)) if config.providers.contains_key(provider) => {}
-            Some((provider, _)) => self.unknown_provider(&format!("prices.{name}"), provider, config),
-            None => self.problem(format!("prices.{name}"), "must be written `provider/model`"),
-        }
+    fn price(&mut self, name: &str, price: &PriceEntry, config: &Config) {
+        let path = format!("prices.{name}");
+        let Some((provider, model)) = name.split_once('/') else { return self.problem(path, "must be written `provider/model`") };
+        let Some(provider) = config.providers.get(provider) else { return self.unknown_provider(&path, provider, config) };
+        let in_table = |kind: &str, model: &str| self.prices.get("", kind, model).map(|m| (**m).clone());
+        let model = match price {
+            PriceEntry::Same(other) => {
+                let (kind, model) = other.split_once('/').unwrap_or_default();
+                let Some(found) = in_table(kind, model) else {
+                    let known: Vec<&str> = self.prices.models(kind).map(|(name, _)| name).collect();
+                    let near = if known.is_empty() { String::new() } else { format!("; nearest: {kind}/{}", nearest(model, &known).join(&format!(", {kind}/"))) };
+                    return self.problem(path, format!("the built-in table has no \"{other}\": write the `kind/model` that it is, such as openai/gpt-4o, or prices{near}"));
+                };
+                found
+            }
+            PriceEntry::Own(own) => match in_table(&provider.kind, model) {
+                Some(known) => own.knowing(&known),
+                None => (**own).clone(),
+            },
+        };
+        self.prices.set(name.to_owned(), model);
     }
 
     fn unknown_provider(&mut self, path: &str, provider: &str, config: &Config) {

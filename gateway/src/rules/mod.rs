@@ -231,6 +231,40 @@ impl Rules {
         names.sort_unstable();
         names
     }
+
+    /// The names that can be put into a request, sorted: in place of a wildcard the models that the price table knows behind
+    /// it, and the wildcard as it is written where it knows none.
+    #[must_use]
+    pub fn callable(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.models.keys().cloned().collect();
+        for wildcard in &self.wildcards {
+            let known = names.len();
+            names.extend(wildcard.known(&self.prices));
+            if names.len() == known {
+                names.push(wildcard.model.name.to_string());
+            }
+        }
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+impl Wildcard {
+    /// Names that it takes and that the price table knows at its first target.
+    fn known<'a>(&'a self, prices: &'a Prices) -> impl Iterator<Item = String> + 'a {
+        let target = self.model.targets.first().and_then(|t| Some((t.provider.dialect.kind(), t.model.split_once('*')?)));
+        let fits = |mode: Option<&str>| match self.model.kind {
+            ModelKind::Any => true,
+            ModelKind::Chat => matches!(mode, Some("chat" | "responses")),
+            ModelKind::Embedding => mode == Some("embedding"),
+            ModelKind::Rerank => mode == Some("rerank"),
+        };
+        target.into_iter().flat_map(move |(kind, (before, after))| {
+            let behind = prices.models(kind).filter(move |(_, model)| fits(model.mode.as_deref()));
+            behind.filter_map(move |(name, _)| name.strip_prefix(before)?.strip_suffix(after)).filter(|rest| !rest.is_empty()).map(|rest| format!("{}{rest}{}", self.prefix, self.suffix))
+        })
+    }
 }
 
 impl TargetRule {

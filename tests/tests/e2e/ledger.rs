@@ -38,6 +38,13 @@ async fn an_answered_request_whole_and_streamed() {
 }
 
 #[tokio::test]
+async fn a_deployment_costs_what_the_model_does_that_it_is() {
+    let (_mock, gateway) = start("models: { prod: well/our-prod }\nprices: { well/our-prod: openai/gpt-4o }\n").await;
+    // 9 tokens at $2.50 and 5 at $10 per million.
+    assert_eq!(gateway.client().chat("prod").await.header("x-trivium-cost"), Some("0.0000725"));
+}
+
+#[tokio::test]
 async fn refused_failed_and_broken_requests_are_written_too() {
     let (mock, gateway) = start("models: { one: { target: well/one, retry: { attempts: 1 }, breaker: { failures: 0 } } }\nlimits: { body: 4KiB }\n").await;
     let client = gateway.client();

@@ -37,6 +37,26 @@ async fn strangers_stay_out_and_models_are_for_whom_they_are() {
     let list = client.send("GET", "/v1/models", &[("x-api-key", "key-of-bob-1")], b"").await.json();
     let names: Vec<&str> = list["data"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap()).collect();
     assert!(names.contains(&"a") && !names.contains(&"b"), "{names:?}");
+    let message = ask(&gateway, "key-of-bob-1", &chat("bb")).await.fault(404, "model_not_found");
+    assert!(message.ends_with("; nearest: a"), "what somebody may not use is not hinted at: {message}");
+}
+
+#[tokio::test]
+async fn behind_a_wildcard_the_models_are_listed_that_are_known() {
+    let yaml = "models: { \"gpt-*\": \"well/gpt-*\", \"deep/*\": \"up/*\", \"e-*\": { target: \"well/text-embedding-3-*\", kind: embedding } }\nproviders: { up: { kind: vllm, base_url: \"{{mock}}/v1\" } }\n\
+                consumers: { alice: { keys: [key-of-alice] }, bob: { keys: [key-of-bob-1], models: [\"gpt-4o-mini-2*\"] } }\nauth: { anonymous: false }\n";
+    let gateway = Running::start(yaml, &Mock::start().await).await;
+    let client = gateway.client();
+    let listed = async |key: &'static str| -> Vec<String> {
+        let list = client.send("GET", "/v1/models", &[("x-api-key", key)], b"").await.json();
+        list["data"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let names = listed("key-of-alice").await;
+    for name in ["gpt-4o", "gpt-4o-mini", "deep/*", "e-small", "e-large", "well"] {
+        assert!(names.iter().any(|n| n == name), "{name} is missing in {names:?}");
+    }
+    assert!(!names.iter().any(|n| n == "gpt-*" || n == "e-*"), "{names:?}");
+    assert_eq!(listed("key-of-bob-1").await, ["gpt-4o-mini-2024-07-18"]);
 }
 
 #[tokio::test]

@@ -187,7 +187,7 @@ models:
   both: { target: openai/x, targets: [openai/y] }
   retry: { target: openai/x, retry: { on: [sometimes] } }
   prompt: { target: openai/x, prompt: { template: missing } }
-prices: { unknown/x: { input: 1, output: 1 } }
+prices: { unknown/x: { input: 1, output: 1 }, openai/prod: openai/gpt-4oo }
 ";
     let Err(problems) = Running::try_start(yaml, &mock).await else { panic!("accepted") };
     let text = said(&problems);
@@ -201,6 +201,8 @@ prices: { unknown/x: { input: 1, output: 1 } }
         "models.retry.retry.on[0]: ",
         "models.prompt.prompt.template: ",
         "prices.unknown/x: no provider",
+        "prices.openai/prod: the built-in table has no \"openai/gpt-4oo\"",
+        "nearest: openai/gpt-4o",
     ] {
         assert!(text.contains(part), "{part:?} is missing in\n{text}");
     }

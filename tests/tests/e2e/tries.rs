@@ -209,6 +209,7 @@ async fn nobody_sleeps_past_the_deadline_and_nobody_is_blamed_for_another_s_time
     let models = "models:
   short: { target: up/short, retry: { attempts: 5, backoff: 400ms }, timeout: { total: 700ms }, breaker: { failures: 0 } }
   slow: { balance: priority, targets: [{ model: up/slow, priority: 1 }, { model: up/innocent, priority: 2 }], retry: { attempts: 2 }, timeout: { total: 400ms }, breaker: { failures: 1, cooldown: 60s } }
+  late: { balance: priority, targets: [{ model: up/first, priority: 1 }, { model: up/second, priority: 2 }], retry: { attempts: 2, backoff: 1ms }, timeout: { total: 2s }, breaker: { failures: 1, cooldown: 60s } }
   stands: { target: up/stands, retry: { attempts: 1 }, timeout: { idle: 300ms }, fallback: [up/spare] }
 ";
     let (mock, gateway) = start(models).await;
@@ -222,6 +223,13 @@ async fn nobody_sleeps_past_the_deadline_and_nobody_is_blamed_for_another_s_time
     assert!(status(&gateway, "slow → up/slow").await["open_for_ms"].is_u64());
     assert!(status(&gateway, "slow → up/innocent").await["open_for_ms"].is_null(), "it was never asked in earnest");
     assert_eq!(mock.asked("innocent").len(), 0);
+    // Who is asked when most of the time is gone has had no fair chance.
+    mock.on("first", [Stream::new("application/json").pause(Duration::from_millis(1200)).cut().into()]);
+    mock.on("second", [Behaviour::Hang]);
+    gateway.client().chat("late").await.fault(504, "upstream_timeout");
+    assert_eq!((mock.asked("first").len(), mock.asked("second").len()), (1, 1));
+    assert!(status(&gateway, "late → up/first").await["open_for_ms"].is_u64());
+    assert!(status(&gateway, "late → up/second").await["open_for_ms"].is_null());
     // A whole answer that stands still is no better than a stream that does.
     mock.on("stands", [Stream::new("application/json").send("{\"choices\":").hang().into()]);
     let began = Instant::now();

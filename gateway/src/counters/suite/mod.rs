@@ -126,7 +126,7 @@ async fn refusals_say_why(counters: &Counters) {
 
 async fn every_window_counts(counters: &Counters) {
     let zone = Zone::named("Europe/Berlin").unwrap();
-    for (name, calendar) in [("hour", Calendar::Hour), ("day", Calendar::Day), ("month", Calendar::Month), ("every", Calendar::Every(HOUR * 1000))] {
+    for (name, calendar) in [("hour", Calendar::Hour), ("day", Calendar::Day), ("week", Calendar::Week), ("month", Calendar::Month), ("every", Calendar::Every(HOUR * 1000))] {
         let fixed = purse(&format!("window/{name}"), 10, Window::Fixed(calendar, zone.clone()));
         // A window may end between two steps, and then the next one does not.
         for try_again in [true, false] {

@@ -169,6 +169,7 @@ impl<'m> Tries<'m> {
             Fault::upstream(StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Overloaded, "all targets of this model are down at the moment")
                 .code("all_targets_down")
                 .retry_after(self.soonest.unwrap_or_default().max(Duration::from_secs(1)))
+                .known()
         })
     }
 }

@@ -1,57 +1,19 @@
-//! What happens to a stream between the upstream and the client: it is tapped where both speak the same dialect, and read
-//! and written anew where they do not. Pure: bytes in, bytes out, no timer, no queue.
+//! A stream whose bytes pass: what there is to know of it is read along, mostly without parsing.
 
 use std::sync::LazyLock;
 
 use bytes::{Bytes, BytesMut};
 use memchr::memmem::Finder;
-use providers::answer::{Delta, Finish};
-use providers::door::{ClientError, Writer, door};
-use providers::sse::{Cutter, Event, SseError, end_of_event, end_of_events, read};
+use providers::answer::Finish;
+use providers::sse::{Event, SseError, end_of_event, end_of_events, read};
 use providers::usage::{OpenAiUsage, Usage};
-use providers::{Dialect, Error, Transcoder, broken_off};
+use providers::{Dialect, Error, broken_off};
 
-/// What has been seen of a stream so far.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Seen {
-    /// Whether there was more than a greeting: text, a call, anything that a client would show.
-    pub content: bool,
-    /// What it used.
-    pub usage: Option<Usage>,
-    /// Why it ended.
-    pub finish: Option<Finish>,
-    /// How many bytes of text came: for an estimate where there is no usage.
-    pub text: u64,
-    /// How much of it had come when the usage was told last.
-    pub counted: u64,
-    /// Whether it has come to its end.
-    pub done: bool,
-}
-
-impl Seen {
-    /// Takes in what the provider tells of usage; what comes after it is not in it.
-    fn tells(&mut self, usage: Usage) {
-        self.usage = Some(usage);
-        self.counted = self.text;
-    }
-}
-
-/// One stream on its way.
-pub struct Flow {
-    /// What has been seen.
-    pub seen: Seen,
-    mode: Mode,
-    limit: usize,
-}
-
-enum Mode {
-    Pass(Tap),
-    Translate { cutter: Cutter, transcoder: Box<dyn Transcoder>, writer: Box<dyn Writer> },
-}
+use super::Seen;
 
 /// Reads along without changing anything, except that a usage chunk is taken out that the client did not ask for.
-struct Tap {
-    dialect: Dialect,
+pub(super) struct Tap {
+    pub(super) dialect: Dialect,
     /// Whether the chunk with nothing but usage is kept from the client.
     strip_usage: bool,
     /// An event that has not come whole yet.
@@ -63,100 +25,17 @@ struct Tap {
     usage: Usage,
 }
 
-impl Flow {
-    /// A stream whose bytes pass. Events may be `limit` bytes long.
-    #[must_use]
-    pub fn pass(dialect: Dialect, strip_usage: bool, limit: usize) -> Self {
-        Flow { seen: Seen::default(), mode: Mode::Pass(Tap { dialect, strip_usage, rest: BytesMut::new(), frame: 0, terminated: false, usage: Usage::default() }), limit }
-    }
-
-    /// A stream that is read and written anew.
-    #[must_use]
-    pub fn translate(cutter: Cutter, transcoder: Box<dyn Transcoder>, writer: Box<dyn Writer>, limit: usize) -> Self {
-        Flow { seen: Seen::default(), mode: Mode::Translate { cutter, transcoder, writer }, limit }
-    }
-
-    /// Takes what came from the upstream and gives what goes to the client; empty if nothing does yet.
-    ///
-    /// # Errors
-    /// When the upstream reports an error, or what it sends cannot be read.
-    pub fn push(&mut self, frame: Bytes) -> Result<Bytes, Error> {
-        match &mut self.mode {
-            Mode::Pass(tap) => tap.push(frame, &mut self.seen, self.limit),
-            Mode::Translate { cutter, transcoder, writer } => {
-                let mut out = Vec::with_capacity(frame.len() + 256);
-                let seen = &mut self.seen;
-                let mut sink = |delta: Delta<'_>| {
-                    note(seen, &delta);
-                    writer.delta(&delta, &mut out);
-                };
-                cutter.push(&frame, |event| transcoder.event(&event, &mut sink))?;
-                Ok(out.into())
-            }
-        }
-    }
-
-    /// The upstream has closed the stream.
-    ///
-    /// # Errors
-    /// When it had not come to its end.
-    pub fn end(&mut self) -> Result<Bytes, Error> {
-        match &mut self.mode {
-            Mode::Pass(tap) => tap.end(&mut self.seen),
-            Mode::Translate { cutter, transcoder, writer } => {
-                let mut out = Vec::new();
-                let seen = &mut self.seen;
-                let mut sink = |delta: Delta<'_>| {
-                    note(seen, &delta);
-                    writer.delta(&delta, &mut out);
-                };
-                cutter.end(|event| transcoder.event(&event, &mut sink))?;
-                transcoder.end(&mut sink)?;
-                self.seen.done = true;
-                writer.end(&mut out);
-                Ok(out.into())
-            }
-        }
-    }
-
-    /// The event that tells the client that the stream ends badly.
-    #[must_use]
-    pub fn fail(&mut self, error: &ClientError) -> Bytes {
-        match &mut self.mode {
-            Mode::Pass(tap) => door(tap.dialect).error_event(error).into(),
-            Mode::Translate { writer, .. } => {
-                let mut out = Vec::new();
-                writer.error(error, &mut out);
-                out.into()
-            }
-        }
-    }
-}
-
-/// Takes a delta into what has been seen.
-pub fn note(seen: &mut Seen, delta: &Delta<'_>) {
-    match delta {
-        Delta::Start { .. } => {}
-        Delta::Usage(usage) => seen.tells(*usage),
-        Delta::Finish { reason, .. } => {
-            seen.content = true;
-            seen.finish = Some(*reason);
-        }
-        Delta::Text { text, .. } | Delta::Reasoning { text, .. } | Delta::Refusal { text, .. } | Delta::Arguments { json: text, .. } => {
-            seen.content = true;
-            seen.text += text.len() as u64;
-        }
-        _ => seen.content = true,
-    }
-}
-
 /// Words that are looked for in passing bytes; an event is parsed only if one of them is in it.
 static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\""));
 static ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"error"));
 static FINISH: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"finish_reason\""));
 
 impl Tap {
-    fn push(&mut self, frame: Bytes, seen: &mut Seen, limit: usize) -> Result<Bytes, Error> {
+    pub(super) fn new(dialect: Dialect, strip_usage: bool) -> Self {
+        Tap { dialect, strip_usage, rest: BytesMut::new(), frame: 0, terminated: false, usage: Usage::default() }
+    }
+
+    pub(super) fn push(&mut self, frame: Bytes, seen: &mut Seen, limit: usize) -> Result<Bytes, Error> {
         let bytes = if self.rest.is_empty() {
             frame
         } else {
@@ -241,32 +120,7 @@ impl Tap {
                 }
                 Ok(true)
             }
-            Dialect::Responses => {
-                let kind = if event.name.is_empty() { kind_of(data) } else { event.name };
-                match kind {
-                    "error" => return Err(providers::openai::read_error(200, data.as_bytes()).into()),
-                    "response.created" | "response.in_progress" | "response.queued" => {}
-                    "response.completed" | "response.incomplete" | "response.failed" => {
-                        // A failure before anything was shown is one that another target may not have.
-                        if kind == "response.failed" && !seen.content {
-                            return Err(providers::openai::read_error(200, failure(data).as_bytes()).into());
-                        }
-                        seen.finish = Some(if kind == "response.incomplete" { Finish::Length } else { Finish::Stop });
-                        seen.done = true;
-                        self.terminated = true;
-                        if providers::responses::tap_usage(data, &mut self.usage) {
-                            seen.tells(self.usage);
-                        }
-                    }
-                    _ => {
-                        seen.content = true;
-                        if kind.ends_with(".delta") {
-                            seen.text += text_of(data, &["delta"]);
-                        }
-                    }
-                }
-                Ok(true)
-            }
+            Dialect::Responses => self.responses(event, data, seen),
             Dialect::Generate => {
                 if event.name == "error" || data.starts_with("{\"error\"") || data.starts_with("[{\"error\"") || data.starts_with("{\n  \"error\"") {
                     return Err(providers::openai::read_error(200, data.as_bytes()).into());
@@ -284,6 +138,33 @@ impl Tap {
                 Ok(true)
             }
         }
+    }
+
+    fn responses(&mut self, event: &Event<'_>, data: &str, seen: &mut Seen) -> Result<bool, Error> {
+        let kind = if event.name.is_empty() { kind_of(data) } else { event.name };
+        match kind {
+            "error" => return Err(providers::openai::read_error(200, data.as_bytes()).into()),
+            "response.created" | "response.in_progress" | "response.queued" => {}
+            "response.completed" | "response.incomplete" | "response.failed" => {
+                // A failure before anything was shown is one that another target may not have.
+                if kind == "response.failed" && !seen.content {
+                    return Err(providers::openai::read_error(200, failure(data).as_bytes()).into());
+                }
+                seen.finish = Some(if kind == "response.incomplete" { Finish::Length } else { Finish::Stop });
+                seen.done = true;
+                self.terminated = true;
+                if providers::responses::tap_usage(data, &mut self.usage) {
+                    seen.tells(self.usage);
+                }
+            }
+            _ => {
+                seen.content = true;
+                if kind.ends_with(".delta") {
+                    seen.text += text_of(data, &["delta"]);
+                }
+            }
+        }
+        Ok(true)
     }
 
     fn chunk(&mut self, name: &str, data: &str, seen: &mut Seen) -> Result<bool, Error> {
@@ -336,7 +217,7 @@ impl Tap {
         Ok(true)
     }
 
-    fn end(&mut self, seen: &mut Seen) -> Result<Bytes, Error> {
+    pub(super) fn end(&mut self, seen: &mut Seen) -> Result<Bytes, Error> {
         let mut out = Bytes::new();
         if !self.rest.is_empty() {
             // An event that lacks only its blank line.
@@ -438,6 +319,7 @@ fn between(data: &str, prefix: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Flow;
     use super::*;
 
     const STREAM: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"finish_reason\":null}],\"usage\":null}\n\ndata: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hé\"},\"finish_reason\":null}],\"usage\":null}\n\n: ping\n\ndata: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":null}\n\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2,\"total_tokens\":5}}\n\ndata: [DONE]\n\n";
