@@ -216,7 +216,7 @@ fn call(shown: &mut Value, target: &TargetRule, question: &Question, prepared: P
         Prepared::Said(_) => shown["answers"] = json!("by itself, offline"),
         Prepared::Whole(body, _) => shown["answers"] = parsed(&body),
         Prepared::One(sending) => {
-            shown["translated"] = json!(sending.reading == Reading::Translate);
+            shown["translated"] = json!(matches!(sending.reading, Reading::Translate(_)));
             shown["call"] = sent(target, question, sending);
         }
         Prepared::Several(_, sendings) => {

@@ -3,6 +3,8 @@
 
 use serde_json::value::RawValue;
 
+use crate::carry;
+use crate::place::{Step, order};
 use crate::usage::Usage;
 
 /// Why an answer ended.
@@ -146,10 +148,17 @@ pub struct OwnedDetail {
     pub signature: Option<String>,
     /// Opaque data.
     pub data: Option<String>,
-    /// The tool call it belongs to, or the block's own id.
+    /// The tool call it belongs to, or the block's own id: of Claude's thinking, where in its turn it stood.
     pub id: Option<String>,
     /// Position among the answer's blocks.
     pub index: u32,
+}
+
+impl OwnedDetail {
+    /// What tells where in its turn it stood; none of what has other ids.
+    pub(crate) fn place(&self) -> Option<&str> {
+        self.id.as_deref().filter(|_| matches!(self.format, carry::ANTHROPIC | carry::BEDROCK))
+    }
 }
 
 impl serde::Serialize for OwnedDetail {
@@ -249,41 +258,12 @@ impl Answer {
         }
     }
 
-    /// Gives the answer out as the pieces of a stream: what a cache hit or the echo provider streams.
+    /// Gives the answer out as the pieces of a stream, in the order in which they stood in it as far as that is known: what a
+    /// cache hit or the echo provider streams.
     pub fn replay(&self, mut each: impl FnMut(Delta<'_>)) {
         each(Delta::Start { id: &self.id, model: &self.model });
         for (choice, c) in (0..).zip(&self.choices) {
-            // Where the blocks hold the whole of the text, each comes behind its own part of it.
-            let by_block = c.reasoning.as_deref().is_some_and(|whole| c.details.iter().filter_map(|d| d.text.as_deref()).collect::<String>() == whole);
-            if let Some(text) = c.reasoning.as_deref().filter(|_| !by_block) {
-                each(Delta::Reasoning { choice, text });
-            }
-            for detail in &c.details {
-                if let Some(text) = detail.text.as_deref().filter(|t| by_block && !t.is_empty()) {
-                    each(Delta::Reasoning { choice, text });
-                }
-                each(Delta::Detail { choice, detail });
-            }
-            if let Some(text) = &c.text {
-                each(Delta::Text { choice, text });
-            }
-            if let Some(text) = &c.refusal {
-                each(Delta::Refusal { choice, text });
-            }
-            for json in &c.annotations {
-                each(Delta::Annotation { choice, json: json.get() });
-            }
-            for url in &c.images {
-                each(Delta::Image { choice, url });
-            }
-            if let Some(json) = &c.logprobs {
-                each(Delta::Logprobs { choice, json: json.get() });
-            }
-            for (index, call) in (0..).zip(&c.calls) {
-                each(Delta::Call { choice, index, id: &call.id, name: &call.name });
-                each(Delta::Arguments { choice, index, json: &call.arguments });
-            }
-            each(Delta::Finish { choice, reason: c.reason() });
+            c.replay(choice, &mut each);
         }
         if let Some(usage) = self.usage {
             each(Delta::Usage(usage));
@@ -312,6 +292,68 @@ impl Choice {
         match self.finish.unwrap_or_default() {
             Finish::Stop if !self.calls.is_empty() => Finish::ToolCalls,
             reason => reason,
+        }
+    }
+
+    /// In what order its thinking, its text and its calls came.
+    pub(crate) fn order(&self) -> Vec<Step> {
+        order(self.details.iter().map(|d| (Some(d.index), d.place())), self.calls.len())
+    }
+
+    fn replay(&self, choice: u32, each: &mut dyn FnMut(Delta<'_>)) {
+        // Where the blocks hold the whole of the text, each comes behind its own part of it.
+        let by_block = self.reasoning.as_deref().is_some_and(|whole| self.details.iter().filter_map(|d| d.text.as_deref()).collect::<String>() == whole);
+        if let Some(text) = self.reasoning.as_deref().filter(|_| !by_block) {
+            each(Delta::Reasoning { choice, text });
+        }
+        let (mut details, mut calls) = (self.details.iter(), (0..).zip(&self.calls));
+        let (mut rest, mut given) = (self.text.as_deref(), 0);
+        for step in self.order() {
+            match step {
+                Step::Thinking => {
+                    let Some(detail) = details.next() else { continue };
+                    if let Some(text) = detail.text.as_deref().filter(|t| by_block && !t.is_empty()) {
+                        each(Delta::Reasoning { choice, text });
+                    }
+                    each(Delta::Detail { choice, detail });
+                }
+                Step::Text(usize::MAX) => {
+                    if let Some(text) = rest.take().filter(|text| !text.is_empty() || given == 0) {
+                        each(Delta::Text { choice, text });
+                    }
+                    self.replay_beside(choice, each);
+                }
+                Step::Text(end) => {
+                    let Some(text) = rest.filter(|_| end > given) else { continue };
+                    let (head, tail) = text.split_at(text.char_indices().nth(end - given).map_or(text.len(), |(at, _)| at));
+                    (rest, given) = (Some(tail), end);
+                    if !head.is_empty() {
+                        each(Delta::Text { choice, text: head });
+                    }
+                }
+                Step::Call => {
+                    let Some((index, call)) = calls.next() else { continue };
+                    each(Delta::Call { choice, index, id: &call.id, name: &call.name });
+                    each(Delta::Arguments { choice, index, json: &call.arguments });
+                }
+            }
+        }
+        each(Delta::Finish { choice, reason: self.reason() });
+    }
+
+    /// What comes behind the text, or belongs to it.
+    fn replay_beside(&self, choice: u32, each: &mut dyn FnMut(Delta<'_>)) {
+        if let Some(text) = &self.refusal {
+            each(Delta::Refusal { choice, text });
+        }
+        for json in &self.annotations {
+            each(Delta::Annotation { choice, json: json.get() });
+        }
+        for url in &self.images {
+            each(Delta::Image { choice, url });
+        }
+        if let Some(json) = &self.logprobs {
+            each(Delta::Logprobs { choice, json: json.get() });
         }
     }
 }

@@ -7,7 +7,8 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::wire::{Str, open};
+use crate::place::{calls_before, is_place};
+use crate::wire::{Str, ToolCall, open};
 
 open! {
     /// One opaque block of reasoning, to be handed back to the provider that made it and to no other.
@@ -24,7 +25,7 @@ open! {
         "data" data: Str<'a>,
         /// Summary text.
         "summary" summary: Str<'a>,
-        /// The tool call it belongs to, or the block's own id.
+        /// The tool call it belongs to, or the block's own id: of Claude's thinking, where in its turn it stood.
         "id" id: Str<'a>,
         /// Position among the blocks.
         "index" index: u32,
@@ -65,6 +66,48 @@ pub fn unseal(id: &str) -> (&str, Option<(&'static str, String)>) {
         Some((format_of(tag)?, signature))
     };
     (bare, inner())
+}
+
+/// What marks a redacted block among the blocks sealed into a call's id; no letter of base64.
+const REDACTED: char = '~';
+
+/// Blocks of thinking to be sealed into the id of the call that comes behind them: a line each, with its place if it has one.
+pub(crate) fn seal_block(sealed: &mut String, place: Option<&str>, redacted: bool, data: &str) {
+    if !sealed.is_empty() {
+        sealed.push('\n');
+    }
+    if let Some(place) = place {
+        sealed.push_str(place);
+        sealed.push(' ');
+    }
+    sealed.extend(redacted.then_some(REDACTED));
+    sealed.push_str(data);
+}
+
+/// A block of thinking as it came back in a call's id.
+pub(crate) struct SealedBlock {
+    /// Its number among the message's.
+    pub(crate) index: u32,
+    pub(crate) place: Option<String>,
+    pub(crate) redacted: bool,
+    /// A signature, or the data of a redacted block.
+    pub(crate) data: String,
+}
+
+/// The blocks of Claude's thinking that came back in the ids of a message's calls.
+pub(crate) fn sealed_blocks(calls: &[ToolCall<'_>]) -> Vec<SealedBlock> {
+    let mut found = Vec::new();
+    for (number, call) in calls.iter().enumerate() {
+        let Some((ANTHROPIC, sealed)) = call.id.as_deref().and_then(|id| unseal(id).1) else { continue };
+        for line in sealed.split('\n') {
+            let (place, data) = line.split_once(' ').filter(|(place, _)| is_place(place)).map_or((None, line), |(place, data)| (Some(place), data));
+            let redacted = data.starts_with(REDACTED);
+            // Only where all calls before it are there too, the place is one of this message.
+            let place = place.filter(|p| calls_before(p) == number).map(str::to_owned);
+            found.push(SealedBlock { index: found.len() as u32, place, redacted, data: data.trim_start_matches(REDACTED).to_owned() });
+        }
+    }
+    found
 }
 
 /// The id without what was sealed behind it.

@@ -26,13 +26,14 @@ pub mod json;
 pub mod media;
 pub mod messages;
 pub mod mistral;
-mod names;
+pub mod names;
 pub mod neutral;
 mod oddities;
 pub mod ollama;
 pub mod openai;
 mod order;
 pub mod outline;
+mod place;
 pub mod prices;
 pub mod rerank;
 pub mod responses;
@@ -49,6 +50,7 @@ use bytes::Bytes;
 use answer::{Answer, Delta};
 use envelope::{Edit, Envelope, Payload};
 pub use error::{Error, ErrorKind, UpstreamError};
+use names::Naming;
 use sse::{Event, Framing};
 use wire::ChatRequest;
 
@@ -254,6 +256,12 @@ pub trait Provider: Send + Sync {
     fn counted(&self, header: &dyn Fn(&str) -> Option<String>) -> Option<u64> {
         let _ = header;
         None
+    }
+
+    /// Which names of tools it takes: [`names::fit`] gives those that it does not take another, where a request is translated.
+    fn naming(&self, target: &Target<'_>) -> Naming {
+        let _ = target;
+        Naming::OPENAI
     }
 
     /// Writes a hub request in this dialect. Not asked of a provider that speaks [`Dialect::Chat`] itself.

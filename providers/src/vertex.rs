@@ -12,6 +12,7 @@ use crate::embed::{Embeddings, Request};
 use crate::envelope::Edit;
 use crate::gemini::embed::{Content, Task};
 use crate::gemini::{self, Host};
+use crate::names::Naming;
 use crate::usage::Usage;
 use crate::wire::{ChatRequest, Str};
 use crate::{Auth, Call, Dialect, Error, Operation, Provider, Settings, Target, Transcoder, UpstreamError, path_segment};
@@ -165,6 +166,13 @@ impl Provider for Vertex {
 
     fn forward<'v>(&self, name: &str, value: &'v str) -> Option<Cow<'v, str>> {
         if name == "anthropic-beta" { known_betas(value) } else { Some(Cow::Borrowed(value)) }
+    }
+
+    fn naming(&self, target: &Target<'_>) -> Naming {
+        match Model::of(target.model) {
+            Ok(Model::Claude(_)) => anthropic::NAMING,
+            _ => gemini::NAMING,
+        }
     }
 
     fn chat(&self, request: &ChatRequest<'_>, target: &Target<'_>) -> Result<Call, Error> {

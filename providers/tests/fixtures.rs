@@ -11,6 +11,7 @@ use bytes::Bytes;
 use providers::answer::{Answer, Delta, Finish, OwnedDetail};
 use providers::door::{ClientError, Door, Meta, door};
 use providers::envelope::Envelope;
+use providers::names::{self, Renamed};
 use providers::sse::{Cutter, Framing};
 use providers::usage::Usage;
 use providers::{Call, Dialect, Error, Operation, Provider, Settings, Target, Transcoder, UpstreamError, openai, prices};
@@ -266,9 +267,14 @@ fn provider_case(kind: &str, case: &mut Case) {
     let info: Option<prices::Model> = about.get("info").map(|i| serde_json::from_value(i.clone()).unwrap());
     let target = Target { model: about["model"].as_str().unwrap_or("the-model"), info: info.as_ref() };
 
+    let mut renamed = Renamed::default();
     if let Some(body) = case.read("client.json") {
-        let result = Envelope::read(Bytes::from(body)).and_then(|e| {
+        let result = Envelope::read(Bytes::from(body)).and_then(|mut e| {
             let operation = about["operation"].as_str().map_or(Operation::Chat(Dialect::Chat), operation);
+            // Where the bytes pass, so do the names; `translated` says that they came through another door.
+            if matches!(operation, Operation::Chat(Dialect::Chat)) && (about["translated"] == true || provider.path(operation, &target, e.stream())?.is_none() || !provider.verbatim(operation)) {
+                (e, renamed) = names::fit(&*provider, &target, e)?;
+            }
             match provider.path(operation, &target, e.stream())? {
                 Some(path) => {
                     let mut edit = e.edit();
@@ -289,7 +295,7 @@ fn provider_case(kind: &str, case: &mut Case) {
 
     let mut whole = None;
     if let Some(body) = case.read("upstream.answer.json") {
-        match provider.answer(&body, &target) {
+        match provider.answer(&body, &target).map(|answer| renamed.answer(answer)) {
             Ok(answer) => {
                 check_answer(case, "upstream.answer.json", &answer);
                 let text = door(Dialect::Chat).answer(&answer, &meta());
@@ -304,7 +310,7 @@ fn provider_case(kind: &str, case: &mut Case) {
         let Some(bytes) = case.read(name) else { continue };
         assert_eq!(framing, provider.framing(), "{name} is not how {kind} frames its streams");
         let bytes = if framing == Framing::EventStream { frames(std::str::from_utf8(&bytes).unwrap()) } else { bytes };
-        let fed = stream(case, name, &bytes, framing, &|| provider.transcoder(&target), door(Dialect::Chat), &meta());
+        let fed = stream(case, name, &bytes, framing, &|| renamed.transcoder(provider.transcoder(&target)), door(Dialect::Chat), &meta());
         case.expect("client.sse", &fed.text);
         // What was written is read back by the hub's own reader: the chunks joined are the same answer.
         if fed.error.is_none() {

@@ -6,12 +6,10 @@ use serde_json::value::RawValue;
 use super::tools::is_answer;
 use super::usage::MessagesUsage;
 use crate::answer::{Answer, Call, Choice, Finish, OwnedDetail};
+use crate::place::Counter;
 use crate::usage::Usage;
 use crate::wire::Str;
-use crate::{Error, carry, names};
-
-/// What marks a redacted block among the blocks sealed into a call's id; no letter of base64.
-pub(super) const REDACTED: char = '~';
+use crate::{Error, carry};
 
 /// A content block of an answer.
 #[derive(Deserialize)]
@@ -95,6 +93,7 @@ fn read_block(block: Block<'_>, choice: &mut Choice, seal: &mut Seal) {
             let start = text.chars().count();
             text.push_str(block.text.as_deref().unwrap_or_default());
             let end = text.chars().count();
+            seal.text(block.text.as_deref().unwrap_or_default());
             choice.annotations.extend(block.citations.iter().flatten().filter_map(|c| annotation(c.get(), start, end)));
         }
         "thinking" => {
@@ -110,10 +109,11 @@ fn read_block(block: Block<'_>, choice: &mut Choice, seal: &mut Seal) {
             let name = block.name.unwrap_or_default();
             if is_answer(&name) {
                 choice.text.get_or_insert_default().push_str(arguments);
+                seal.text(arguments);
                 return;
             }
             let id = seal.id(block.id.as_deref().unwrap_or_default(), choice.calls.len());
-            choice.calls.push(Call { id, name: names::decode(&name).into_owned(), arguments: arguments.to_owned() });
+            choice.calls.push(Call { id, name: name.0.into_owned(), arguments: arguments.to_owned() });
         }
         // What Anthropic's own tools did on its side; their outcome is in the text.
         _ => {}
@@ -131,45 +131,53 @@ pub(super) fn finish(reason: &str, has_calls: bool) -> Finish {
     }
 }
 
-/// Thinking blocks as they pass: numbered for the client to hand back, and gathered to travel in the first call's id.
+/// Thinking blocks as they pass: numbered and placed for the client to hand back, and gathered to travel in the id of the call
+/// behind them.
 #[derive(Debug, Default)]
 pub(super) struct Seal {
     blocks: u32,
     sealed: String,
+    counter: Counter,
 }
 
 impl Seal {
+    /// Text of the answer, which later blocks stand behind.
+    pub(super) fn text(&mut self, text: &str) {
+        self.counter.text(text);
+    }
+
+    /// Characters of text so far.
+    pub(super) fn characters(&self) -> usize {
+        self.counter.characters()
+    }
+
     /// A block of thinking; one that is not signed cannot be handed back.
     pub(super) fn thinking(&mut self, text: String, signature: &str) -> Option<OwnedDetail> {
         if signature.is_empty() {
             return None;
         }
-        self.gather(None, signature);
-        Some(OwnedDetail { kind: "reasoning.text", format: carry::ANTHROPIC, text: Some(text), signature: Some(signature.to_owned()), index: self.next(), ..OwnedDetail::default() })
+        let detail = self.block(false, signature);
+        Some(OwnedDetail { kind: "reasoning.text", text: Some(text), signature: Some(signature.to_owned()), ..detail })
     }
 
     pub(super) fn redacted(&mut self, data: &str) -> OwnedDetail {
-        self.gather(Some(REDACTED), data);
-        OwnedDetail { kind: "reasoning.encrypted", format: carry::ANTHROPIC, data: Some(data.to_owned()), index: self.next(), ..OwnedDetail::default() }
+        let detail = self.block(true, data);
+        OwnedDetail { kind: "reasoning.encrypted", data: Some(data.to_owned()), ..detail }
     }
 
-    fn gather(&mut self, mark: Option<char>, text: &str) {
-        if !self.sealed.is_empty() {
-            self.sealed.push('\n');
-        }
-        self.sealed.extend(mark);
-        self.sealed.push_str(text);
-    }
-
-    fn next(&mut self) -> u32 {
+    fn block(&mut self, redacted: bool, data: &str) -> OwnedDetail {
+        let id = self.counter.place();
+        carry::seal_block(&mut self.sealed, id.as_deref(), redacted, data);
         self.blocks += 1;
-        self.blocks - 1
+        OwnedDetail { format: carry::ANTHROPIC, id, index: self.blocks - 1, ..OwnedDetail::default() }
     }
 
-    /// A call's id for the client; the first of an answer carries what was thought before it.
-    pub(super) fn id(&self, id: &str, position: usize) -> String {
+    /// A call's id for the client, with what was thought since the call before it.
+    pub(super) fn id(&mut self, id: &str, position: usize) -> String {
+        self.counter.call();
         let id = if id.is_empty() { format!("toolu_{position}") } else { id.to_owned() };
-        if position == 0 && !self.sealed.is_empty() { carry::seal(&id, carry::ANTHROPIC, &self.sealed) } else { id }
+        let sealed = std::mem::take(&mut self.sealed);
+        if sealed.is_empty() { id } else { carry::seal(&id, carry::ANTHROPIC, &sealed) }
     }
 }
 

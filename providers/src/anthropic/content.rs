@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::Host;
 use crate::Error;
+use crate::place::Piece;
 use crate::wire::{Content, Extra, FilePart, Part, data_url};
 
 /// A content block as a request carries it.
@@ -76,6 +77,11 @@ impl<'a> Block<'a> {
         Block::Text { text: text.into(), cache_control: None }
     }
 
+    /// Whether it is a text of which nothing can be seen.
+    pub(super) fn is_blank(&self) -> bool {
+        matches!(self, Block::Text { text, .. } if text.trim().is_empty())
+    }
+
     pub(super) fn is_thinking(&self) -> bool {
         matches!(self, Block::Thinking { .. } | Block::RedactedThinking { .. })
     }
@@ -93,6 +99,16 @@ impl<'a> Block<'a> {
     }
 }
 
+impl<'a> Piece<'a> for Block<'a> {
+    fn of(text: Cow<'a, str>) -> Self {
+        Block::text(text)
+    }
+
+    fn text(&mut self) -> Option<&mut Cow<'a, str>> {
+        if let Block::Text { text, .. } = self { Some(text) } else { None }
+    }
+}
+
 /// An unknown field that a client has set on purpose.
 pub(super) fn extra<'a>(extra: &Extra<'a>, name: &str) -> Option<&'a RawValue> {
     extra.iter().find(|(key, value)| &**key == name && value.get() != "null").map(|(_, value)| *value)
@@ -100,32 +116,21 @@ pub(super) fn extra<'a>(extra: &Extra<'a>, name: &str) -> Option<&'a RawValue> {
 
 /// Appends a message's content as blocks. Blocks without any visible text are left out: the API refuses them.
 pub(super) fn blocks<'a>(content: &'a Content<'_>, at: &str, host: &Host, out: &mut Vec<Block<'a>>) -> Result<(), Error> {
-    match content {
-        Content::Text(text) => {
-            if !text.trim().is_empty() {
-                out.push(Block::text(&**text));
-            }
-        }
-        Content::Parts(parts) => {
-            for (index, part) in parts.iter().enumerate() {
-                if let Some(block) = block(part, &format!("{at}.content[{index}]"), host)? {
-                    out.push(block);
-                }
-            }
-        }
-    }
+    out.extend(every_block(content, at, host)?.into_iter().filter(|block| !block.is_blank()));
     Ok(())
 }
 
-fn block<'a>(part: &'a Part<'_>, at: &str, host: &Host) -> Result<Option<Block<'a>>, Error> {
+/// A message's content as blocks, blank ones too.
+pub(super) fn every_block<'a>(content: &'a Content<'_>, at: &str, host: &Host) -> Result<Vec<Block<'a>>, Error> {
+    match content {
+        Content::Text(text) => Ok(vec![Block::text(&**text)]),
+        Content::Parts(parts) => parts.iter().enumerate().map(|(index, part)| block(part, &format!("{at}.content[{index}]"), host)).collect(),
+    }
+}
+
+fn block<'a>(part: &'a Part<'_>, at: &str, host: &Host) -> Result<Block<'a>, Error> {
     let mut block = match part.kind.as_deref().unwrap_or("text") {
-        "text" | "input_text" | "output_text" | "refusal" => {
-            let text = part.text.as_deref().or(part.refusal.as_deref()).unwrap_or_default();
-            if text.trim().is_empty() {
-                return Ok(None);
-            }
-            Block::text(text)
-        }
+        "text" | "input_text" | "output_text" | "refusal" => Block::text(part.text.as_deref().or(part.refusal.as_deref()).unwrap_or_default()),
         "image_url" => {
             let url = part.image_url.as_ref().and_then(|i| i.url.as_deref()).ok_or_else(|| Error::invalid(format!("{at}.image_url.url"), "an `image_url` part needs a `url`"))?;
             Block::Image { source: image(url, at, host)?, cache_control: None }
@@ -138,7 +143,7 @@ fn block<'a>(part: &'a Part<'_>, at: &str, host: &Host) -> Result<Option<Block<'
     if let Some(mark) = part.cache_control {
         block.mark(mark);
     }
-    Ok(Some(block))
+    Ok(block)
 }
 
 fn image<'a>(url: &'a str, at: &str, host: &Host) -> Result<Source<'a>, Error> {

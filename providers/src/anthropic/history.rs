@@ -8,10 +8,11 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::Host;
-use super::content::{Block, blocks, extra};
+use super::content::{Block, blocks, every_block, extra};
 use super::tools;
 use crate::door::once;
 use crate::json::scan;
+use crate::place::{Thought, weave};
 use crate::wire::{Arguments, ChatRequest, Message, ToolCall};
 use crate::{Error, carry};
 
@@ -106,46 +107,36 @@ impl<'a> History<'a> {
 
     fn assistant(&mut self, message: &'a Message<'_>, index: usize, at: &str, host: &Host) -> Result<(), Error> {
         self.close_calls();
-        let mut content = thinking(message);
-        let thoughts = content.len();
-        if let Some(c) = &message.content {
-            blocks(c, at, host, &mut content)?;
-        }
-        let said = content.split_off(thoughts);
-        for block in said {
-            match block {
-                Block::Image { .. } | Block::Document { .. } => self.shown.push(block),
-                other => content.push(other),
-            }
-        }
+        let mut said = message.content.as_ref().map(|c| every_block(c, at, host)).transpose()?.unwrap_or_default();
+        self.shown.extend(said.extract_if(.., |block| matches!(block, Block::Image { .. } | Block::Document { .. })));
         if message.extra.iter().any(|(key, _)| &**key == "images") {
             once(&mut self.warnings, "dropped `images` of the assistant's messages: only the user can show images to Claude");
         }
         if let Some(refusal) = message.refusal.as_deref().filter(|r| !r.trim().is_empty()) {
-            content.push(Block::text(refusal));
+            said.push(Block::text(refusal));
         }
         if message.audio.is_some() {
             self.warnings.push(format!("dropped `{at}.audio`: Claude does not hear audio"));
         }
-        let mut open = Vec::new();
+        let (mut open, mut calls) = (Vec::new(), Vec::new());
         for (position, call) in message.tool_calls.iter().flatten().enumerate() {
             let path = format!("{at}.tool_calls[{position}]");
             let id = call.id.as_deref().map(wire_id).filter(|id| !id.is_empty()).ok_or_else(|| Error::invalid(format!("{path}.id"), "every tool call needs an `id`"))?;
             let sent = self.unique(&id);
-            content.push(self.call(call, sent.clone(), &path)?);
+            calls.push(self.call(call, sent.clone(), &path)?);
             open.push(OpenCall { known: id, sent, answered: false });
         }
         if let Some(call) = &message.function_call {
             let name = call.name.as_deref().ok_or_else(|| Error::invalid(format!("{at}.function_call.name"), "a function call needs a `name`"))?;
             let name = tools::name(name, &format!("{at}.function_call.name"))?;
             let sent = self.unique(&format!("call_{index}"));
-            content.push(Block::ToolUse { id: sent.clone(), name, input: self.input(call.arguments.as_ref(), at), cache_control: None });
+            calls.push(Block::ToolUse { id: sent.clone(), name, input: self.input(call.arguments.as_ref(), at), cache_control: None });
             open.push(OpenCall { known: String::new(), sent, answered: false });
         }
-        // A turn of nothing but thinking is refused.
-        if content.len() == thoughts {
-            content.clear();
-        }
+        let mut content = weave(thinking(message), said, calls);
+        content.retain(|block| !block.is_blank());
+        // A turn that ends with thinking is refused, even if Claude itself was cut there.
+        content.truncate(content.iter().rposition(|block| !block.is_thinking()).map_or(0, |last| last + 1));
         mark(&mut content, message);
         self.append("assistant", content);
         self.open = open;
@@ -297,7 +288,8 @@ impl<'a> History<'a> {
             return false;
         }
         let began = self.turns.iter().rposition(|t| t.role == "user" && !answers(t)).map_or(0, |at| at + 1);
-        self.turns[began..].iter().find(|t| t.role == "assistant").is_some_and(|t| !t.content.first().is_some_and(Block::is_thinking))
+        let thought = |turn: &Turn<'_>| turn.content.iter().take_while(|b| !matches!(b, Block::ToolUse { .. })).any(Block::is_thinking);
+        self.turns[began..].iter().find(|t| t.role == "assistant").is_some_and(|t| !thought(t))
     }
 }
 
@@ -308,28 +300,31 @@ fn mark<'a>(content: &mut [Block<'a>], message: &Message<'a>) {
     }
 }
 
-/// The signed thinking of a message: as the client kept it, or else as it travelled in the first call's id.
-fn thinking<'a>(message: &'a Message<'_>) -> Vec<Block<'a>> {
+/// The signed thinking of a message: as the client kept it, or else as it travelled in the ids of the calls.
+fn thinking<'a>(message: &'a Message<'_>) -> Vec<Thought<'a, Block<'a>>> {
     let mut found = Vec::new();
     for detail in message.reasoning_details.iter().flatten().filter(|d| d.format.as_deref() == Some(carry::ANTHROPIC)) {
         let filled = |field: &'a Option<crate::wire::Str<'_>>| field.as_deref().filter(|f| !f.is_empty());
-        if let Some(signature) = filled(&detail.signature) {
-            found.push(Block::Thinking { thinking: detail.text.as_deref().unwrap_or_default(), signature: signature.into() });
-        } else if let Some(data) = filled(&detail.data) {
-            found.push(Block::RedactedThinking { data: data.into() });
-        }
+        let block = match (filled(&detail.signature), filled(&detail.data)) {
+            (Some(signature), _) => Block::Thinking { thinking: detail.text.as_deref().unwrap_or_default(), signature: signature.into() },
+            (None, Some(data)) => Block::RedactedThinking { data: data.into() },
+            (None, None) => continue,
+        };
+        found.push(Thought { block, index: detail.index, id: detail.id.as_deref().map(Cow::Borrowed) });
     }
-    let first = message.tool_calls.iter().flatten().next().and_then(|c| c.id.as_deref());
-    if let (true, Some((_, Some((carry::ANTHROPIC, sealed))))) = (found.is_empty(), first.map(carry::unseal)) {
-        for (position, block) in sealed.split('\n').enumerate() {
-            found.push(match block.strip_prefix(super::answer::REDACTED) {
-                Some(data) => Block::RedactedThinking { data: data.to_owned().into() },
-                // The text is only for people to read: the model reads the signature.
-                None => Block::Thinking { thinking: message.reasoning_content.as_deref().filter(|_| position == 0).unwrap_or_default(), signature: block.to_owned().into() },
-            });
-        }
+    if !found.is_empty() {
+        return found;
     }
-    found
+    let sealed = carry::sealed_blocks(message.tool_calls.as_deref().unwrap_or_default());
+    sealed.into_iter().map(|sealed| Thought { index: Some(sealed.index), id: sealed.place.clone().map(Cow::Owned), block: unsealed(sealed, message) }).collect()
+}
+
+/// A block that travelled in a call's id. Its text is only for people to read: the model reads the signature.
+fn unsealed<'a>(sealed: carry::SealedBlock, message: &'a Message<'_>) -> Block<'a> {
+    if sealed.redacted {
+        return Block::RedactedThinking { data: sealed.data.into() };
+    }
+    Block::Thinking { thinking: message.reasoning_content.as_deref().filter(|_| sealed.index == 0).unwrap_or_default(), signature: sealed.data.into() }
 }
 
 /// A call's id without its seal, in the letters that Anthropic takes.

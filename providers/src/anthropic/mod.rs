@@ -16,11 +16,13 @@ pub use answer::read as read_answer;
 pub use request::write as write_request;
 pub(crate) use schema::is_closed;
 pub use stream::Events;
+pub(crate) use tools::NAMING;
 pub use usage::{MessagesUsage, tap_usage};
 
 use crate::answer::Answer;
 use crate::envelope::Edit;
 use crate::error::{ErrorKind, UpstreamError};
+use crate::names::Naming;
 use crate::wire::ChatRequest;
 use crate::{Auth, Call, Dialect, Error, Operation, Provider, Settings, Target, Transcoder, messages, openai};
 
@@ -95,6 +97,10 @@ impl Provider for Anthropic {
 
     fn forwards(&self) -> &'static [&'static str] {
         &["anthropic-beta"]
+    }
+
+    fn naming(&self, _: &Target<'_>) -> Naming {
+        NAMING
     }
 
     fn chat(&self, request: &ChatRequest<'_>, target: &Target<'_>) -> Result<Call, Error> {

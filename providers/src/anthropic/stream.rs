@@ -10,7 +10,7 @@ use crate::answer::{Delta, Finish};
 use crate::sse::Event;
 use crate::usage::Usage;
 use crate::wire::Str;
-use crate::{Error, Transcoder, broken_off, names};
+use crate::{Error, Transcoder, broken_off};
 
 #[derive(Deserialize)]
 struct Body<'a> {
@@ -105,8 +105,6 @@ pub struct Events {
     open: Open,
     seal: Seal,
     calls: u32,
-    /// Characters of text so far, for the places of citations.
-    characters: usize,
     finish: Option<Finish>,
     usage: Usage,
 }
@@ -166,7 +164,7 @@ impl Events {
 
     fn start_block(&mut self, block: &Block<'_>, out: &mut dyn FnMut(Delta<'_>)) {
         self.open = match &*block.kind {
-            "text" => Open::Text { start: self.characters, citations: Vec::new() },
+            "text" => Open::Text { start: self.seal.characters(), citations: Vec::new() },
             "thinking" => Open::Thinking { text: String::new(), signature: block.signature.as_deref().unwrap_or_default().to_owned() },
             "redacted_thinking" => {
                 let detail = self.seal.redacted(block.data.as_deref().unwrap_or_default());
@@ -180,7 +178,7 @@ impl Events {
                 } else {
                     let index = self.calls;
                     self.calls += 1;
-                    out(Delta::Call { choice: 0, index, id: &self.seal.id(block.id.as_deref().unwrap_or_default(), index as usize), name: &names::decode(&name) });
+                    out(Delta::Call { choice: 0, index, id: &self.seal.id(block.id.as_deref().unwrap_or_default(), index as usize), name: &name });
                     Open::Call { index, input: Input::new(block) }
                 }
             }
@@ -213,6 +211,7 @@ impl Events {
             Open::Answer { input } => {
                 if let Some(text) = piece.partial_json.as_deref().filter(|j| !j.is_empty()) {
                     input.came = true;
+                    self.seal.text(text);
                     out(Delta::Text { choice: 0, text });
                 }
             }
@@ -222,7 +221,7 @@ impl Events {
 
     fn text(&mut self, text: &str, out: &mut dyn FnMut(Delta<'_>)) {
         if matches!(self.open, Open::Text { .. }) && !text.is_empty() {
-            self.characters += text.chars().count();
+            self.seal.text(text);
             out(Delta::Text { choice: 0, text });
         }
     }
@@ -244,7 +243,7 @@ impl Events {
                 }
             }
             Open::Text { start, citations } => {
-                for json in citations.iter().filter_map(|c| annotation(c, start, self.characters)) {
+                for json in citations.iter().filter_map(|c| annotation(c, start, self.seal.characters())) {
                     out(Delta::Annotation { choice: 0, json: json.get() });
                 }
             }
@@ -255,6 +254,7 @@ impl Events {
             }
             Open::Answer { input } => {
                 if let Some(text) = input.rest() {
+                    self.seal.text(&text);
                     out(Delta::Text { choice: 0, text: &text });
                 }
             }

@@ -11,14 +11,14 @@ use super::history::Turn;
 use super::model::{Traits, Unasked};
 use super::schema::is_closed;
 use crate::Error;
-use crate::names;
+use crate::names::Naming;
 use crate::wire::{ChatRequest, Choice, FunctionDef, JsonSchema, Str, Tool};
 
 /// The tool whose input is the answer, where a model has no other way to keep to a schema.
 pub(super) const ANSWER_TOOL: &str = "answer_in_the_given_form";
 
-/// Claude's bound on a tool's name.
-const LONGEST: usize = 128;
+/// Claude's names of tools: `^[a-zA-Z0-9_-]{1,128}$`.
+pub(crate) const NAMING: Naming = Naming { longest: 128, reserved: &[ANSWER_TOOL], ..Naming::OPENAI };
 
 /// The schema of a tool that takes nothing.
 const NOTHING: &str = r#"{"type":"object","properties":{}}"#;
@@ -85,7 +85,7 @@ pub(super) fn read<'a>(request: &'a ChatRequest<'_>, turns: &[Turn<'a>], traits:
     }
     let offered = |only: &Str<'_>| request.functions().any(|f| f.name.as_deref() == Some(only));
     match &choice {
-        Some(Choice::Allowed { names, .. }) => out.tools.retain(|tool| names.iter().any(|n| **n == *names::decode(&tool.name))),
+        Some(Choice::Allowed { names, .. }) => out.tools.retain(|tool| names.iter().any(|n| **n == *tool.name)),
         Some(Choice::Named(only)) if !out.tools.is_empty() && !offered(only) => {
             return Err(Error::invalid("tool_choice", format!("`tool_choice` names `{only}`, which is not in `tools`")));
         }
@@ -123,10 +123,9 @@ fn function_tool<'a>(function: &'a FunctionDef<'_>, cache_control: Option<&'a Ra
     Ok(ToolBody { name, description: function.description.as_deref().filter(|d| !d.is_empty()).map(Cow::Borrowed), input_schema, strict, cache_control })
 }
 
-/// A tool's name as Claude takes it.
+/// A tool's name, which must not be of nothing.
 pub(super) fn name<'a>(name: &'a str, param: &str) -> Result<Cow<'a, str>, Error> {
-    names::encode(Cow::Borrowed(name), LONGEST, &[ANSWER_TOOL])
-        .ok_or_else(|| Error::invalid(param, format!("`{param}`: Claude takes tool names of 1 to {LONGEST} letters, digits, `_` and `-` (others count three); rename the tool")))
+    if name.is_empty() { Err(Error::invalid(param, format!("`{param}` must not be empty"))) } else { Ok(Cow::Borrowed(name)) }
 }
 
 /// The parameters as they came; a schema that does not say so is made one of an object, since Claude insists on it.

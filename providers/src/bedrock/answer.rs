@@ -8,7 +8,7 @@ use super::model::Model;
 use super::tools::{ANSWER, PLACEHOLDER};
 use crate::answer::{Answer, Call, Choice, Delta, Finish, OwnedDetail};
 use crate::error::{ErrorKind, UpstreamError};
-use crate::names::decode;
+use crate::place::Counter;
 use crate::sse::Event;
 use crate::usage::{Usage, sum};
 use crate::wire::Str;
@@ -133,21 +133,25 @@ fn finish(reason: &str, calls: bool) -> Result<Finish, Error> {
 }
 
 /// A reasoning block that is complete. `None` if nobody has to hand it back.
-fn detail(model: &Model, index: u32, text: &str, signature: &str, data: &str) -> Option<OwnedDetail> {
+fn detail(model: &Model, index: u32, counter: &mut Counter, text: &str, signature: &str, data: &str) -> Option<OwnedDetail> {
     let given = |s: &str| if s.is_empty() { None } else { Some(s.to_owned()) };
-    let detail = OwnedDetail { format: model.format(), index, ..OwnedDetail::default() };
-    if !data.is_empty() {
-        Some(OwnedDetail { kind: "reasoning.encrypted", data: given(data), ..detail })
-    } else if !signature.is_empty() {
-        Some(OwnedDetail { kind: "reasoning.text", text: given(text), signature: given(signature), ..detail })
-    } else {
-        None
+    if data.is_empty() && signature.is_empty() {
+        return None;
     }
+    let detail = OwnedDetail { format: model.format(), index, id: counter.place(), ..OwnedDetail::default() };
+    Some(if !data.is_empty() {
+        OwnedDetail { kind: "reasoning.encrypted", data: given(data), ..detail }
+    } else {
+        OwnedDetail { kind: "reasoning.text", text: given(text), signature: given(signature), ..detail }
+    })
 }
 
 /// The signature that may travel in a call's id: only one that covers no text, for the id cannot carry the text.
 fn sealable(detail: &OwnedDetail) -> Option<String> {
-    detail.signature.clone().filter(|_| detail.text.is_none() && detail.format == carry::ANTHROPIC)
+    let signature = detail.signature.as_deref().filter(|_| detail.text.is_none() && detail.format == carry::ANTHROPIC)?;
+    let mut sealed = String::new();
+    carry::seal_block(&mut sealed, detail.id.as_deref(), false, signature);
+    Some(sealed)
 }
 
 fn seal(id: &str, signature: Option<String>) -> String {
@@ -162,11 +166,14 @@ pub(super) fn read(body: &[u8], target: &Target<'_>) -> Result<Answer, Error> {
     let mut choice = Choice::default();
     let mut signature = None;
     let mut answered = false;
+    let mut counter = Counter::default();
     for block in message.content {
         if let Some(text) = block.text {
+            counter.text(&text);
             choice.text.get_or_insert_default().push_str(&text);
         }
         for text in block.citations_content.into_iter().flat_map(|c| c.content).filter_map(|c| c.text) {
+            counter.text(&text);
             choice.text.get_or_insert_default().push_str(&text);
         }
         if let Some(reasoning) = block.reasoning_content {
@@ -174,7 +181,7 @@ pub(super) fn read(body: &[u8], target: &Target<'_>) -> Result<Answer, Error> {
             if !text.is_empty() {
                 choice.reasoning.get_or_insert_default().push_str(&text);
             }
-            if let Some(detail) = detail(&model, choice.details.len() as u32, &text, &signed, &reasoning.redacted_content.unwrap_or_default()) {
+            if let Some(detail) = detail(&model, choice.details.len() as u32, &mut counter, &text, &signed, &reasoning.redacted_content.unwrap_or_default()) {
                 signature = sealable(&detail);
                 choice.details.push(detail);
             }
@@ -184,8 +191,14 @@ pub(super) fn read(body: &[u8], target: &Target<'_>) -> Result<Answer, Error> {
             match &*call.name {
                 PLACEHOLDER => {}
                 ANSWER if std::mem::replace(&mut answered, true) => {}
-                ANSWER => choice.text.get_or_insert_default().push_str(arguments),
-                name => choice.calls.push(Call { id: seal(&call.tool_use_id, signature.take()), name: decode(name).into_owned(), arguments: arguments.to_owned() }),
+                ANSWER => {
+                    counter.text(arguments);
+                    choice.text.get_or_insert_default().push_str(arguments);
+                }
+                name => {
+                    counter.call();
+                    choice.calls.push(Call { id: seal(&call.tool_use_id, signature.take()), name: name.to_owned(), arguments: arguments.to_owned() });
+                }
             }
         }
     }
@@ -216,6 +229,7 @@ pub(super) struct Events {
     open: Vec<(u32, Open)>,
     calls: u32,
     details: u32,
+    counter: Counter,
     answered: bool,
     signature: Option<String>,
 }
@@ -280,7 +294,18 @@ struct Metadata {
 
 impl Events {
     pub(super) fn new(target: &Target<'_>) -> Self {
-        Events { name: target.model.to_owned(), model: Model::of(target), started: false, stopped: false, open: Vec::new(), calls: 0, details: 0, answered: false, signature: None }
+        Events {
+            name: target.model.to_owned(),
+            model: Model::of(target),
+            started: false,
+            stopped: false,
+            open: Vec::new(),
+            calls: 0,
+            details: 0,
+            counter: Counter::default(),
+            answered: false,
+            signature: None,
+        }
     }
 
     fn opened(&mut self, index: u32) -> Option<&mut Open> {
@@ -296,8 +321,9 @@ impl Events {
             name => {
                 let index = self.calls;
                 self.calls += 1;
+                self.counter.call();
                 let id = seal(&call.tool_use_id, self.signature.take());
-                out(Delta::Call { choice: 0, index, id: &id, name: &decode(name) });
+                out(Delta::Call { choice: 0, index, id: &id, name });
                 Open::Call(index, false)
             }
         };
@@ -307,6 +333,7 @@ impl Events {
     fn delta(&mut self, event: &BlockEvent<'_>, out: &mut dyn FnMut(Delta<'_>)) {
         let Some(delta) = &event.delta else { return };
         if let Some(text) = delta.text.as_deref().filter(|t| !t.is_empty()) {
+            self.counter.text(text);
             out(Delta::Text { choice: 0, text });
         }
         if let Some(json) = delta.tool_use.as_ref().and_then(|t| t.input.as_deref()).filter(|j| !j.is_empty()) {
@@ -315,7 +342,10 @@ impl Events {
                     *came = true;
                     out(Delta::Arguments { choice: 0, index: *index, json });
                 }
-                Some(Open::Answer) => out(Delta::Text { choice: 0, text: json }),
+                Some(Open::Answer) => {
+                    self.counter.text(json);
+                    out(Delta::Text { choice: 0, text: json });
+                }
                 _ => {}
             }
         }
@@ -339,7 +369,7 @@ impl Events {
         let Some(at) = self.open.iter().position(|(i, _)| *i == index) else { return };
         match self.open.swap_remove(at).1 {
             Open::Reasoning { text, signature, data } => {
-                if let Some(detail) = detail(&self.model, self.details, &text, &signature, &data) {
+                if let Some(detail) = detail(&self.model, self.details, &mut self.counter, &text, &signature, &data) {
                     self.details += 1;
                     self.signature = sealable(&detail);
                     out(Delta::Detail { choice: 0, detail: &detail });

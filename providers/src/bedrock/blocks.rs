@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::KIND;
-use super::tools::encode;
+use super::tools;
+use crate::place::Piece;
 use crate::wire::{FunctionCall, ToolCall, data_url};
 use crate::{Error, carry};
 
@@ -46,7 +47,7 @@ pub(super) struct Document<'a> {
 #[serde(rename_all = "camelCase")]
 pub(super) enum Reasoning<'a> {
     ReasoningText { text: &'a str, signature: Cow<'a, str> },
-    RedactedContent(&'a str),
+    RedactedContent(Cow<'a, str>),
 }
 
 #[derive(Serialize)]
@@ -84,6 +85,23 @@ pub(super) fn cache_point(mark: &RawValue) -> CachePoint {
     CachePoint { r#type: "default", ttl: if ttl.as_deref() == Some("1h") { Some("1h") } else { None } }
 }
 
+impl Block<'_> {
+    /// Whether it is a text of which nothing can be seen.
+    pub(super) fn is_blank(&self) -> bool {
+        matches!(self, Block::Text(text) if text.trim().is_empty())
+    }
+}
+
+impl<'a> Piece<'a> for Block<'a> {
+    fn of(text: Cow<'a, str>) -> Self {
+        Block::Text(text)
+    }
+
+    fn text(&mut self) -> Option<&mut Cow<'a, str>> {
+        if let Block::Text(text) = self { Some(text) } else { None }
+    }
+}
+
 /// A block of text, unless it is blank.
 pub(super) fn written(text: &str) -> Option<Block<'_>> {
     if text.trim().is_empty() { None } else { Some(Block::Text(Cow::Borrowed(text))) }
@@ -99,7 +117,7 @@ pub(super) fn tool_use<'a>(param: &str, call: &'a ToolCall<'a>) -> Result<ToolUs
     }
     let custom = call.custom.as_ref().ok_or_else(|| Error::invalid(param, format!("`{param}` must hold a `function`")))?;
     let input = serde_json::value::to_raw_value(&serde_json::json!({ "input": custom.input })).map_err(|_| Error::invalid(param, format!("`{param}.custom.input` must be a text")))?;
-    Ok(ToolUse { tool_use_id: id, name: encode(Cow::Borrowed(custom.name.as_deref().unwrap_or_default()), &format!("{param}.custom.name"))?, input: Cow::Owned(input) })
+    Ok(ToolUse { tool_use_id: id, name: tools::name(Cow::Borrowed(custom.name.as_deref().unwrap_or_default()), &format!("{param}.custom.name"))?, input: Cow::Owned(input) })
 }
 
 pub(super) fn function_use<'a>(param: &str, id: Cow<'a, str>, function: &'a FunctionCall<'a>) -> Result<ToolUse<'a>, Error> {
@@ -108,7 +126,7 @@ pub(super) fn function_use<'a>(param: &str, id: Cow<'a, str>, function: &'a Func
         .ok()
         .filter(|raw: &&RawValue| raw.get().starts_with('{'))
         .ok_or_else(|| Error::invalid(format!("{param}.arguments"), format!("`{param}.arguments` must be the JSON text of an object")))?;
-    Ok(ToolUse { tool_use_id: id, name: encode(Cow::Borrowed(function.name.as_deref().unwrap_or_default()), &format!("{param}.name"))?, input: Cow::Borrowed(input) })
+    Ok(ToolUse { tool_use_id: id, name: tools::name(Cow::Borrowed(function.name.as_deref().unwrap_or_default()), &format!("{param}.name"))?, input: Cow::Borrowed(input) })
 }
 
 /// A call id as Converse takes it. Call and result are rewritten alike, so that nobody has to read it back.

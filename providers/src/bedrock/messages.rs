@@ -11,6 +11,7 @@ use super::KIND;
 use super::blocks::{Block, Document, Media, Reasoning, Source, ToolResult, cache_point, call_id, function_use, inline, one_of, tool_use, written};
 use super::model::Model;
 use crate::door::once;
+use crate::place::{Thought, weave};
 use crate::wire::{ChatRequest, Content, Message, Part, ToolCall};
 use crate::{Error, carry};
 
@@ -249,19 +250,17 @@ impl<'a> Conversation<'a> {
         unique
     }
 
-    /// What the assistant said. Its images are kept for the user to show.
+    /// What the assistant said, blank texts too. Its images are kept for the user to show.
     fn said(&mut self, i: usize, message: &'a Message<'a>, model: &Model, blocks: &mut Vec<Block<'a>>, warnings: &mut Vec<String>) -> Result<(), Error> {
         match &message.content {
             None => {}
-            Some(Content::Text(text)) => blocks.extend(written(text)),
+            Some(Content::Text(text)) => blocks.push(Block::Text(Cow::Borrowed(text))),
             Some(Content::Parts(parts)) => {
                 for (j, part) in parts.iter().enumerate() {
                     match part.text.as_deref().or(part.refusal.as_deref()) {
                         Some(text) => {
-                            if let Some(block) = written(text) {
-                                blocks.push(block);
-                                blocks.extend(self.mark(part.cache_control));
-                            }
+                            blocks.push(Block::Text(Cow::Borrowed(text)));
+                            blocks.extend(self.mark(part.cache_control.filter(|_| !text.trim().is_empty())));
                         }
                         None => {
                             let mut shown = std::mem::take(&mut self.shown);
@@ -279,29 +278,29 @@ impl<'a> Conversation<'a> {
     }
 
     fn assistant(&mut self, i: usize, message: &'a Message<'a>, model: &Model, warnings: &mut Vec<String>) -> Result<(), Error> {
-        let mut blocks = Vec::new();
+        let (mut said, mut called) = (Vec::new(), Vec::new());
         self.open.clear();
         let calls = message.tool_calls.as_deref().unwrap_or_default();
-        reasoning(message, calls, model, &mut blocks);
-        self.said(i, message, model, &mut blocks, warnings)?;
-        if let Some(block) = message.refusal.as_deref().and_then(written) {
-            blocks.push(block);
-        }
+        self.said(i, message, model, &mut said, warnings)?;
+        said.extend(message.refusal.as_deref().and_then(written));
         for (j, call) in calls.iter().enumerate() {
             let mut call = tool_use(&format!("messages[{i}].tool_calls[{j}]"), call)?;
             call.tool_use_id = self.open(call.tool_use_id);
-            blocks.push(Block::ToolUse(call));
+            called.push(Block::ToolUse(call));
         }
         if let Some(call) = &message.function_call {
             let id = format!("function_{i}");
-            blocks.push(Block::ToolUse(function_use(&format!("messages[{i}].function_call"), Cow::Owned(id.clone()), call)?));
+            called.push(Block::ToolUse(function_use(&format!("messages[{i}].function_call"), Cow::Owned(id.clone()), call)?));
             self.legacy = Some(id);
         }
-        // A turn of reasoning alone says nothing to anyone.
-        if blocks.iter().any(|b| !matches!(b, Block::ReasoningContent(_))) {
+        let mut blocks = weave(reasoning(message, calls, model), said, called);
+        blocks.retain(|block| !block.is_blank());
+        // A turn that ends with reasoning is refused, even if the model itself was cut there.
+        blocks.truncate(blocks.iter().rposition(|b| !matches!(b, Block::ReasoningContent(_))).map_or(0, |last| last + 1));
+        if !blocks.is_empty() {
             let calls = blocks.iter().any(|b| matches!(b, Block::ToolUse(_)));
             self.tools |= calls;
-            self.unsigned = calls && !matches!(blocks.first(), Some(Block::ReasoningContent(_)));
+            self.unsigned = calls && !blocks.iter().take_while(|b| !matches!(b, Block::ToolUse(_))).any(|b| matches!(b, Block::ReasoningContent(_)));
             blocks.extend(self.mark(message.cache_control));
             self.turn("assistant").append(&mut blocks);
         }
@@ -429,18 +428,22 @@ fn last_mark<'a>(message: &'a Message<'a>) -> Option<&'a RawValue> {
 }
 
 /// The reasoning that this model gave out earlier. What is unsigned or another provider's is left behind.
-fn reasoning<'a>(message: &'a Message<'a>, calls: &'a [ToolCall<'a>], model: &Model, blocks: &mut Vec<Block<'a>>) {
+fn reasoning<'a>(message: &'a Message<'a>, calls: &'a [ToolCall<'a>], model: &Model) -> Vec<Thought<'a, Block<'a>>> {
+    let mut found = Vec::new();
     for detail in message.reasoning_details.iter().flatten().filter(|d| d.format.as_deref() == Some(model.format())) {
-        if let Some(data) = detail.data.as_deref() {
-            blocks.push(Block::ReasoningContent(Reasoning::RedactedContent(data)));
-        } else if let Some(signature) = detail.signature.as_deref() {
-            blocks.push(Block::ReasoningContent(Reasoning::ReasoningText { text: detail.text.as_deref().unwrap_or_default(), signature: Cow::Borrowed(signature) }));
+        let block = match (detail.data.as_deref(), detail.signature.as_deref()) {
+            (Some(data), _) => Reasoning::RedactedContent(Cow::Borrowed(data)),
+            (None, Some(signature)) => Reasoning::ReasoningText { text: detail.text.as_deref().unwrap_or_default(), signature: Cow::Borrowed(signature) },
+            (None, None) => continue,
+        };
+        found.push(Thought { block: Block::ReasoningContent(block), index: detail.index, id: detail.id.as_deref().map(Cow::Borrowed) });
+    }
+    if message.reasoning_details.as_deref().is_none_or(<[_]>::is_empty) && model.format() == carry::ANTHROPIC {
+        for sealed in carry::sealed_blocks(calls) {
+            let data = Cow::Owned(sealed.data);
+            let block = if sealed.redacted { Reasoning::RedactedContent(data) } else { Reasoning::ReasoningText { text: "", signature: data } };
+            found.push(Thought { block: Block::ReasoningContent(block), index: Some(sealed.index), id: sealed.place.map(Cow::Owned) });
         }
     }
-    if blocks.is_empty() && message.reasoning_details.as_deref().is_none_or(<[_]>::is_empty) {
-        let sealed = calls.iter().filter_map(|c| carry::unseal(c.id.as_deref()?).1).find(|(format, _)| *format == model.format());
-        if let Some((_, signature)) = sealed {
-            blocks.push(Block::ReasoningContent(Reasoning::ReasoningText { text: "", signature: Cow::Owned(signature) }));
-        }
-    }
+    found
 }

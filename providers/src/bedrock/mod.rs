@@ -13,6 +13,7 @@ mod tools;
 use bytes::Bytes;
 
 use crate::answer::Answer;
+use crate::names::Naming;
 use crate::sse::Framing;
 use crate::wire::ChatRequest;
 use crate::{Auth, Call, Error, Operation, Provider, Settings, Target, Transcoder, UpstreamError};
@@ -59,6 +60,10 @@ impl Provider for Bedrock {
 
     fn path(&self, _: Operation, _: &Target<'_>, _: bool) -> Result<Option<String>, Error> {
         Ok(None)
+    }
+
+    fn naming(&self, _: &Target<'_>) -> Naming {
+        tools::NAMING
     }
 
     fn chat(&self, request: &ChatRequest<'_>, target: &Target<'_>) -> Result<Call, Error> {

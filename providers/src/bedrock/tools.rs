@@ -11,15 +11,15 @@ use super::blocks::{CachePoint, cache_point};
 use super::model::Model;
 use crate::Error;
 use crate::anthropic::is_closed;
-use crate::names;
+use crate::names::Naming;
 use crate::wire::{ChatRequest, Choice, FunctionDef, JsonSchema};
 
 /// The tool whose input is the answer, where a model knows no other way to keep to a schema.
 pub(super) const ANSWER: &str = "trivium_answer";
 /// The tool that stands for tools which the history has and the request does not offer: Converse refuses one without the other.
 pub(super) const PLACEHOLDER: &str = "trivium_no_tool";
-/// Converse's bound on a tool's name.
-const LONGEST: usize = 64;
+/// Converse's names of tools: `[a-zA-Z0-9_-]+`, at most 64.
+pub(super) const NAMING: Naming = Naming { reserved: &[ANSWER, PLACEHOLDER], ..Naming::OPENAI };
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -98,7 +98,7 @@ pub(super) fn plan<'a>(request: &'a ChatRequest<'a>, model: &Model, in_history: 
     let mut tools = offered(request, model, &choice, warnings)?;
     let mut tool_choice = match choice {
         Choice::Required | Choice::Allowed { required: true, .. } => Some(demand_any(model)?),
-        Choice::Named(name) if model.can_force_one() => Some(ToolChoice::Tool { name: encode(name.0, "tool_choice")? }),
+        Choice::Named(name) if model.can_force_one() => Some(ToolChoice::Tool { name: self::name(name.0, "tool_choice")? }),
         // Only the named tool is on offer then.
         Choice::Named(_) => Some(demand_any(model)?),
         Choice::None | Choice::Auto | Choice::Allowed { .. } => None,
@@ -190,13 +190,12 @@ fn offered<'a>(request: &'a ChatRequest<'a>, model: &Model, choice: &Choice<'_>,
 }
 
 fn spec<'a>(param: &str, function: &'a FunctionDef<'a>, model: &Model, lax: &mut bool) -> Result<Spec<'a>, Error> {
-    let name = function.name.as_deref().unwrap_or_default();
     let input_schema = object_schema(&format!("{param}.parameters"), function.parameters)?;
     let asked = function.strict == Some(true);
     let strict = asked && model.takes_schema() && (!model.claude() || is_closed(&input_schema));
     *lax |= asked && !strict;
     Ok(Spec {
-        name: encode(Cow::Borrowed(name), &format!("{param}.name"))?,
+        name: name(Cow::Borrowed(function.name.as_deref().unwrap_or_default()), &format!("{param}.name"))?,
         description: function.description.as_deref().filter(|d| !d.trim().is_empty()).map(Cow::Borrowed),
         input_schema: InputSchema { json: input_schema },
         strict: strict.then_some(true),
@@ -235,25 +234,15 @@ fn object_schema<'a>(param: &str, raw: Option<&'a RawValue>) -> Result<Cow<'a, R
     }
 }
 
-/// A tool's name as Converse takes it.
-pub(super) fn encode<'a>(name: Cow<'a, str>, param: &str) -> Result<Cow<'a, str>, Error> {
-    names::encode(name, LONGEST, &[ANSWER, PLACEHOLDER])
-        .ok_or_else(|| Error::invalid(param, format!("`{param}`: Bedrock takes tool names of 1 to {LONGEST} letters, digits, `_` and `-` (others count three); rename the tool")))
+/// A tool's name, which must not be of nothing.
+pub(super) fn name<'a>(name: Cow<'a, str>, param: &str) -> Result<Cow<'a, str>, Error> {
+    if name.is_empty() { Err(Error::invalid(param, format!("`{param}` must not be empty"))) } else { Ok(name) }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn our_own_names_are_not_the_client_s() {
-        for name in [ANSWER, PLACEHOLDER] {
-            let sent = encode(name.into(), "p").unwrap();
-            assert!(*sent != *ANSWER && *sent != *PLACEHOLDER && names::decode(&sent) == name);
-        }
-        assert!(encode("a".repeat(65).into(), "p").is_err());
-    }
 
     #[test]
     fn schemas_keep_their_bytes() {

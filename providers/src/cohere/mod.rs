@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::answer::Answer;
 use crate::error::ErrorKind;
+use crate::names::Naming;
 use crate::wire::ChatRequest;
 use crate::{Call, Error, Operation, Provider, Settings, Target, Transcoder, UpstreamError, embed, openai, rerank};
 
@@ -40,6 +41,11 @@ impl Provider for Cohere {
 
     fn path(&self, _: Operation, _: &Target<'_>, _: bool) -> Result<Option<String>, Error> {
         Ok(None)
+    }
+
+    fn naming(&self, _: &Target<'_>) -> Naming {
+        // "Only the characters a-z, A-Z, 0-9, _ and must not begin with a digit"; of the length it says nothing.
+        Naming { also: "", begins_as_word: true, ..Naming::OPENAI }
     }
 
     fn chat(&self, request: &ChatRequest<'_>, target: &Target<'_>) -> Result<Call, Error> {

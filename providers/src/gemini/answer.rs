@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::error;
 use super::usage::UsageMetadata;
-use super::{error, names};
 use crate::answer::{Answer, Delta, Finish, MAX_CHOICES, OwnedDetail};
 use crate::error::{ErrorKind, UpstreamError};
 use crate::sse::Event;
@@ -263,7 +263,7 @@ impl Reader {
             carry::seal(&id, carry::GEMINI, signature)
         });
         let name = call.name.as_deref().unwrap_or_default();
-        out(Delta::Call { choice, index, id: sealed.as_deref().unwrap_or(&id), name: names::from_gemini(name) });
+        out(Delta::Call { choice, index, id: sealed.as_deref().unwrap_or(&id), name });
         out(Delta::Arguments { choice, index, json: &compact(call.args.map_or("{}", RawValue::get)) });
     }
 

@@ -6,8 +6,8 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::Host;
 use super::model::Model;
-use super::{Host, names};
 use crate::door::once;
 use crate::wire::{ChatRequest, Content as HubContent, Message, ToolCall, data_url};
 use crate::{Error, carry, json};
@@ -58,7 +58,7 @@ struct FileData<'a> {
 struct FunctionCall<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
-    name: Cow<'a, str>,
+    name: &'a str,
     args: &'a RawValue,
 }
 
@@ -66,7 +66,7 @@ struct FunctionCall<'a> {
 struct FunctionResponse<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
-    name: Cow<'a, str>,
+    name: &'a str,
     response: Outcome<'a>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     parts: Vec<Part<'a>>,
@@ -259,7 +259,7 @@ impl<'a> Writer<'a, '_> {
         if let Some(call) = message.function_call.as_ref().filter(|_| message.tool_calls.is_none()) {
             let name = call.name.as_deref().unwrap_or_default();
             let args = arguments(call.arguments.as_ref(), || format!("messages[{at}].function_call.arguments"))?;
-            parts.push(Part { function_call: Some(FunctionCall { id: None, name: names::to_gemini(name), args }), ..Part::default() });
+            parts.push(Part { function_call: Some(FunctionCall { id: None, name, args }), ..Part::default() });
             self.pending.push(Pending { id: "", name, result: None });
         }
         // Of parallel calls only the first is signed. A turn without any signature is another model's.
@@ -308,7 +308,7 @@ impl<'a> Writer<'a, '_> {
         };
         self.pending.push(Pending { id, name, result: None });
         let id = self.shown(id);
-        Ok(Part { function_call: Some(FunctionCall { id, name: names::to_gemini(name), args }), thought_signature: signature, ..Part::default() })
+        Ok(Part { function_call: Some(FunctionCall { id, name, args }), thought_signature: signature, ..Part::default() })
     }
 
     /// The id, where this host and model have ids for calls.
@@ -340,7 +340,7 @@ impl<'a> Writer<'a, '_> {
             self.media.append(&mut media);
         }
         let id = self.shown(self.pending[slot].id);
-        let name = names::to_gemini(self.pending[slot].name);
+        let name = self.pending[slot].name;
         self.pending[slot].result = Some(FunctionResponse { id, name, response, parts: media });
         Ok(())
     }

@@ -6,7 +6,6 @@ mod contents;
 pub(crate) mod embed;
 mod error;
 mod model;
-mod names;
 mod pass;
 mod request;
 mod schema;
@@ -21,6 +20,7 @@ pub use usage::tap_usage;
 use crate::answer::Answer;
 use crate::embed::{Embeddings, Request};
 use crate::envelope::Edit;
+use crate::names::Naming;
 use crate::wire::ChatRequest;
 use crate::{Auth, Call, Dialect, Error, Operation, Provider, Settings, Target, Transcoder, UpstreamError, path_segment};
 use model::Model;
@@ -34,6 +34,9 @@ pub(crate) struct Host {
     /// Has ids for the calls of every model, not only of those that insist on them.
     pub(crate) call_ids: bool,
 }
+
+/// Google's names of functions. Of late its documentation speaks of 128 letters; its API still refused the 65th.
+pub(crate) const NAMING: Naming = Naming { also: "-.:", begins_as_word: true, ..Naming::OPENAI };
 
 const GEMINI: Host = Host { kind: "gemini", labels: false, call_ids: true };
 
@@ -76,6 +79,10 @@ impl Provider for Gemini {
 
     fn forwards(&self) -> &'static [&'static str] {
         &["x-goog-api-client"]
+    }
+
+    fn naming(&self, _: &Target<'_>) -> Naming {
+        NAMING
     }
 
     fn chat(&self, request: &ChatRequest<'_>, target: &Target<'_>) -> Result<Call, Error> {

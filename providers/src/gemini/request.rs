@@ -7,7 +7,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::contents::{self, Content, Part};
 use super::model::{Model, ThinkingConfig};
-use super::{Host, names, schema};
+use super::{Host, schema};
 use crate::Error;
 use crate::door::once;
 use crate::wire::{ChatRequest, Choice, FunctionDef, Tool};
@@ -21,7 +21,7 @@ struct Body<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tools: Vec<Offer<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    tool_config: Option<ToolConfig<'a>>,
+    tool_config: Option<ToolConfig>,
     generation_config: GenerationConfig<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     safety_settings: Option<&'a RawValue>,
@@ -48,7 +48,7 @@ enum Offer<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Declaration<'a> {
-    name: Cow<'a, str>,
+    name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,16 +59,16 @@ struct Declaration<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ToolConfig<'a> {
-    function_calling_config: CallingConfig<'a>,
+struct ToolConfig {
+    function_calling_config: CallingConfig,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct CallingConfig<'a> {
+struct CallingConfig {
     mode: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    allowed_function_names: Vec<Cow<'a, str>>,
+    allowed_function_names: Vec<String>,
 }
 
 #[derive(Default, Serialize)]
@@ -321,7 +321,7 @@ fn declare<'a>(
     if function.strict == Some(true) {
         once(warnings, "`strict` of a function is not promised: Gemini keeps to schemas by training, or where a call is forced");
     }
-    let mut declaration = Declaration { name: names::to_gemini(name), description: function.description.as_deref(), parameters_json_schema: None, parameters: None };
+    let mut declaration = Declaration { name, description: function.description.as_deref(), parameters_json_schema: None, parameters: None };
     if let Some(raw) = function.parameters.filter(|raw| !matches!(raw.get(), "null" | "{}")) {
         let path = format!("{path}.parameters");
         if schema::is_not_object(raw) {
@@ -338,19 +338,14 @@ fn declare<'a>(
     Ok(())
 }
 
-fn tool_config<'a>(choice: Option<Choice<'a>>, tools: &[Offer<'_>]) -> Result<Option<ToolConfig<'a>>, Error> {
+fn tool_config(choice: Option<Choice<'_>>, tools: &[Offer<'_>]) -> Result<Option<ToolConfig>, Error> {
     let Some(choice) = choice else { return Ok(None) };
     let offered: &[Declaration<'_>] = match tools.first() {
         Some(Offer::Functions { function_declarations }) => function_declarations,
         _ => &[],
     };
     let known = |name: &str| {
-        let name = names::to_gemini(name);
-        if offered.iter().any(|d| d.name == name) {
-            Ok(Cow::Owned(name.into_owned()))
-        } else {
-            Err(Error::invalid("tool_choice", format!("`tool_choice` names `{name}`, which is not among the tools")))
-        }
+        if offered.iter().any(|d| d.name == name) { Ok(name.to_owned()) } else { Err(Error::invalid("tool_choice", format!("`tool_choice` names `{name}`, which is not among the tools"))) }
     };
     let (mode, allowed_function_names) = match choice {
         Choice::None | Choice::Auto if offered.is_empty() => return Ok(None),

@@ -10,6 +10,7 @@ use crate::answer::{Answer, Choice, Finish};
 use crate::chat::json;
 use crate::door::Meta;
 use crate::json::scan;
+use crate::place::{Piece, Thought, weave};
 use crate::{answer, carry};
 
 #[derive(Serialize)]
@@ -77,7 +78,6 @@ pub(super) fn write(answer: &Answer, meta: &Meta) -> Vec<u8> {
 }
 
 fn content(choice: &Choice) -> Vec<Block<'_>> {
-    let mut blocks = thinking(choice);
     let mut text: Cow<'_, str> = choice.text.as_deref().unwrap_or_default().into();
     if let Some(refusal) = &choice.refusal {
         text.to_mut().push_str(refusal);
@@ -86,30 +86,37 @@ fn content(choice: &Choice) -> Vec<Block<'_>> {
         text.to_mut().push_str(&image(url));
     }
     let citations: Vec<Citation> = choice.annotations.iter().filter_map(|a| citation(a.get())).collect();
-    if !text.is_empty() || !citations.is_empty() {
-        blocks.push(Block::Text { text, citations });
+    let said = if text.is_empty() && citations.is_empty() { Vec::new() } else { vec![Block::Text { text, citations }] };
+    let calls = choice.calls.iter().map(|call| Block::ToolUse { id: call_id(&call.id), name: &call.name, input: input(&call.arguments, choice.finish) });
+    weave(thinking(choice), said, calls.collect())
+}
+
+impl<'a> Piece<'a> for Block<'a> {
+    fn of(text: Cow<'a, str>) -> Self {
+        Block::Text { text, citations: Vec::new() }
     }
-    for call in &choice.calls {
-        blocks.push(Block::ToolUse { id: call_id(&call.id), name: &call.name, input: input(&call.arguments, choice.finish) });
+
+    fn text(&mut self) -> Option<&mut Cow<'a, str>> {
+        if let Block::Text { text, .. } = self { Some(text) } else { None }
     }
-    blocks
 }
 
 /// Claude's thinking in its own blocks; another's as the text to be read and, one block each, what has to come back.
-fn thinking(choice: &Choice) -> Vec<Block<'_>> {
-    let mut blocks: Vec<Block<'_>> = Vec::new();
+fn thinking(choice: &Choice) -> Vec<Thought<'_, Block<'_>>> {
+    let mut blocks = Vec::new();
     let mut text = choice.reasoning.as_deref().filter(|_| !choice.details.iter().any(|d| d.format == carry::ANTHROPIC));
     for detail in &choice.details {
-        blocks.push(match detail {
+        let block = match detail {
             answer::OwnedDetail { format: carry::ANTHROPIC, data: Some(data), .. } => Block::RedactedThinking { data },
             answer::OwnedDetail { format: carry::ANTHROPIC, .. } => {
                 Block::Thinking { thinking: detail.text.as_deref().unwrap_or_default(), signature: detail.signature.as_deref().unwrap_or_default().into() }
             }
             foreign => Block::Thinking { thinking: text.take().unwrap_or_default(), signature: sealed(foreign).into() },
-        });
+        };
+        blocks.push(Thought { block, index: Some(detail.index), id: detail.place().map(Cow::Borrowed) });
     }
     if let Some(thinking) = text {
-        blocks.push(Block::Thinking { thinking, signature: "".into() });
+        blocks.push(Thought { block: Block::Thinking { thinking, signature: "".into() }, index: Some(blocks.len() as u32), id: None });
     }
     blocks
 }

@@ -9,6 +9,7 @@ use super::wire::{Block, Content, Format, Request, Tool};
 use crate::carry::{self, Detail};
 use crate::door::once;
 use crate::envelope::parse_body;
+use crate::place::Counter;
 use crate::wire::{self, Arguments, ChatRequest, FunctionCall, FunctionDef, JsonSchema, ResponseFormat, Stop, Str, StreamOptions, ToolCall};
 use crate::{Error, chat};
 
@@ -127,14 +128,19 @@ fn assistant<'a>(said: &Content<'a>, at: &str, warnings: &mut Vec<String>) -> Re
         return Ok(message);
     };
     let (mut parts, mut calls, mut details, mut thoughts) = (Vec::new(), Vec::new(), Vec::new(), String::new());
+    let mut counter = Counter::default();
     for (index, block) in blocks.iter().enumerate() {
         let at = format!("{at}.content[{index}]");
+        let before = parts.len();
         match block.kind.as_deref() {
             Some("thinking" | "redacted_thinking") => {
                 thoughts.push_str(block.thinking.as_deref().unwrap_or_default());
-                details.extend(detail(block, details.len() as u32));
+                details.extend(detail(block, details.len() as u32, &mut counter));
             }
-            Some("tool_use") => calls.push(call(block, &at)?),
+            Some("tool_use") => {
+                counter.call();
+                calls.push(call(block, &at)?);
+            }
             // What a long conversation was shortened to: nothing else tells of it any more.
             Some("compaction") => {
                 let Content::Text(summary) = nested(block, &at)? else { return Err(Error::invalid(format!("{at}.content"), "the `content` of a `compaction` must be a string")) };
@@ -147,6 +153,7 @@ fn assistant<'a>(said: &Content<'a>, at: &str, warnings: &mut Vec<String>) -> Re
             }
             _ => part(block, &at, &mut parts, warnings)?,
         }
+        parts[before..].iter().filter_map(|part| part.text.as_deref()).for_each(|text| counter.text(text));
     }
     message.content = (!parts.is_empty()).then(|| plain(parts));
     message.tool_calls = (!calls.is_empty()).then_some(calls);
@@ -155,12 +162,12 @@ fn assistant<'a>(said: &Content<'a>, at: &str, warnings: &mut Vec<String>) -> Re
     Ok(message)
 }
 
-/// A block of thinking as the hub carries it; what another provider signed is under a seal of this door.
-fn detail<'a>(block: &Block<'a>, index: u32) -> Option<Detail<'a>> {
+/// A block of thinking as the hub carries it, with its place; what another provider signed is under a seal of this door.
+fn detail<'a>(block: &Block<'a>, index: u32, counter: &mut Counter) -> Option<Detail<'a>> {
     let signature = block.signature.clone().filter(|s| !s.is_empty());
     let own = Detail { format: Some(Str::from(carry::ANTHROPIC)), index: Some(index), ..Detail::default() };
     if let Some(data) = block.data.clone() {
-        return Some(Detail { kind: Some(Str::from("reasoning.encrypted")), data: Some(data), ..own });
+        return Some(Detail { kind: Some(Str::from("reasoning.encrypted")), data: Some(data), id: counter.place().map(Str::from), ..own });
     }
     let signature = signature?;
     match carry::unseal(&signature) {
@@ -180,7 +187,7 @@ fn detail<'a>(block: &Block<'a>, index: u32) -> Option<Detail<'a>> {
             })
         }
         _ if super::is_sealed(&signature) => None,
-        _ => Some(Detail { kind: Some(Str::from("reasoning.text")), text: block.thinking.clone(), signature: Some(signature), ..own }),
+        _ => Some(Detail { kind: Some(Str::from("reasoning.text")), text: block.thinking.clone(), signature: Some(signature), id: counter.place().map(Str::from), ..own }),
     }
 }
 

@@ -5,6 +5,7 @@ use super::seal;
 use crate::Error;
 use crate::carry::{self, Detail};
 use crate::door::once;
+use crate::place::is_place;
 use crate::wire::{self, Content, CustomCall, FilePart, FunctionCall, ImageUrl, Message, Str, ToolCall};
 
 pub(super) fn message<'a>(role: &'static str, content: Content<'a>) -> Message<'a> {
@@ -15,6 +16,8 @@ pub(super) fn message<'a>(role: &'static str, content: Content<'a>) -> Message<'
 pub(super) struct Conversation<'a> {
     pub(super) messages: Vec<Message<'a>>,
     turn: Option<Message<'a>>,
+    /// Whether the turn has thinking that came in the middle of it: then its messages are one text.
+    one_text: bool,
     pub(super) tools: Vec<Tool<'a>>,
     /// The last word of the conversation on the effort and on the format, which stands above the request's own.
     pub(super) effort: Option<Str<'a>>,
@@ -24,7 +27,7 @@ pub(super) struct Conversation<'a> {
 impl<'a> Conversation<'a> {
     /// No messages yet; `tools` are those of the request itself.
     pub(super) fn new(tools: Vec<Tool<'a>>) -> Self {
-        Conversation { messages: Vec::new(), turn: None, tools, effort: None, format: None }
+        Conversation { messages: Vec::new(), turn: None, one_text: false, tools, effort: None, format: None }
     }
 
     pub(super) fn item(&mut self, item: Item<'a>, at: usize, warnings: &mut Vec<String>) -> Result<(), Error> {
@@ -86,7 +89,7 @@ impl<'a> Conversation<'a> {
             return Ok(());
         }
         // Calls must be followed by their results, so text that comes behind a call joins the call's message.
-        if self.turn.as_ref().is_some_and(|t| t.content.is_some() && t.tool_calls.is_none()) {
+        if !self.one_text && self.turn.as_ref().is_some_and(|t| t.content.is_some() && t.tool_calls.is_none()) {
             self.end_turn();
         }
         let turn = self.turn();
@@ -106,8 +109,10 @@ impl<'a> Conversation<'a> {
         let said = if said.is_empty() { item.summary.into_iter().flatten().filter_map(|p| p.text).collect() } else { said };
         let content = item.encrypted_content.filter(|c| !c.is_empty());
         let opened = content.as_deref().and_then(seal::open);
-        // Blocks without a text that were sealed here came in the middle of a message, and belong to it.
-        let joins = opened.is_some() && said.is_empty();
+        // Blocks that were sealed here and say that they stood in the middle of a turn, or have no text, belong to it.
+        let placed = opened.iter().flatten().any(|d| d.id.as_deref().is_some_and(is_place));
+        let joins = placed || opened.is_some() && said.is_empty();
+        self.one_text |= placed;
         if !joins && self.turn.as_ref().is_some_and(|t| t.content.is_some() && t.tool_calls.is_none()) {
             self.end_turn();
         }
@@ -170,6 +175,7 @@ impl<'a> Conversation<'a> {
     /// Puts the assistant's turn where it belongs. Reasoning that nothing came of belongs to the message before it (a
     /// signature may come last), and to nothing if there is none.
     pub(super) fn end_turn(&mut self) {
+        self.one_text = false;
         let Some(turn) = self.turn.take() else { return };
         if turn.content.is_some() || turn.tool_calls.is_some() {
             self.messages.push(turn);

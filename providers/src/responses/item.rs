@@ -1,7 +1,5 @@
 //! Output items of a response, as the whole object and the events of a stream both write them.
 
-use std::borrow::Cow;
-
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
@@ -13,22 +11,22 @@ use crate::wire::Str;
 
 /// An item that is in progress, done, or was cut.
 #[derive(Debug)]
-pub(super) struct Item<'a> {
+pub(super) struct Item {
     pub(super) id: String,
     /// `in_progress`, `completed`, `incomplete`.
     pub(super) status: &'static str,
-    pub(super) body: Body<'a>,
+    pub(super) body: Body,
 }
 
 #[derive(Debug)]
-pub(super) enum Body<'a> {
-    Reasoning { summary: Cow<'a, str>, details: Cow<'a, [OwnedDetail]> },
-    Message(Vec<Part<'a>>),
-    Call { call_id: Cow<'a, str>, name: Cow<'a, str>, arguments: Cow<'a, str>, custom: bool },
-    Image { url: Cow<'a, str> },
+pub(super) enum Body {
+    Reasoning { summary: String, details: Vec<OwnedDetail> },
+    Message(Vec<Part>),
+    Call { call_id: String, name: String, arguments: String, custom: bool },
+    Image { url: String },
 }
 
-impl Body<'_> {
+impl Body {
     /// The prefix of the item's id.
     fn prefix(&self) -> &'static str {
         match self {
@@ -56,14 +54,14 @@ pub(super) fn is_ours(id: &str) -> bool {
     place.is_some_and(|(_, place)| !place.is_empty() && place.bytes().all(|b| b.is_ascii_digit()))
 }
 
-impl<'a> Item<'a> {
+impl Item {
     /// An item at its place in the output, which its id is made of.
-    pub(super) fn new(answer: &str, index: usize, status: &'static str, body: Body<'a>) -> Self {
+    pub(super) fn new(answer: &str, index: usize, status: &'static str, body: Body) -> Self {
         Item { id: format!("{}_{answer}_{index}", body.prefix()), status, body }
     }
 }
 
-impl Serialize for Item<'_> {
+impl Serialize for Item {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         let mut map = s.serialize_map(None)?;
         map.serialize_entry("id", &self.id)?;
@@ -121,16 +119,17 @@ impl<'a> SummaryText<'a> {
 /// A part of a message.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type")]
-pub(super) enum Part<'a> {
+pub(super) enum Part {
     #[serde(rename = "output_text")]
-    Text { annotations: Vec<Box<RawValue>>, logprobs: Vec<Box<RawValue>>, text: Cow<'a, str> },
+    Text { annotations: Vec<Box<RawValue>>, logprobs: Vec<Box<RawValue>>, text: String },
     #[serde(rename = "refusal")]
-    Refusal { refusal: Cow<'a, str> },
+    Refusal { refusal: String },
 }
 
-impl<'a> Part<'a> {
-    pub(super) fn text(text: impl Into<Cow<'a, str>>) -> Self {
-        Part::Text { annotations: Vec::new(), logprobs: Vec::new(), text: text.into() }
+impl Part {
+    /// A text that is yet to come.
+    pub(super) fn text() -> Self {
+        Part::Text { annotations: Vec::new(), logprobs: Vec::new(), text: String::new() }
     }
 }
 

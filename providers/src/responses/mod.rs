@@ -38,7 +38,7 @@ impl Door for Responses {
     }
 
     fn answer(&self, answer: &Answer, meta: &Meta) -> Vec<u8> {
-        object::whole(answer, meta)
+        stream::EventWriter::answer(answer, meta)
     }
 
     fn writer(&self, meta: Meta) -> Box<dyn Writer> {

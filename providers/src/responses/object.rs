@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::item::{Body, Item, Part, annotation, logprobs};
-use crate::answer::{Answer, Choice, Finish};
+use super::item::Item;
+use crate::answer::Finish;
 use crate::chat::json;
 use crate::door::Meta;
 use crate::usage::Usage;
@@ -138,7 +138,7 @@ pub(super) struct Object<'a> {
     pub(super) error: Option<Failure<'a>>,
     /// `max_output_tokens` or `content_filter`.
     pub(super) incomplete: Option<&'static str>,
-    pub(super) output: &'a [Item<'a>],
+    pub(super) output: &'a [Item],
     pub(super) usage: Option<Usage>,
 }
 
@@ -194,50 +194,4 @@ pub(super) fn ending(finish: Finish) -> (&'static str, Option<&'static str>) {
         Finish::Length => ("incomplete", Some("max_output_tokens")),
         Finish::ContentFilter => ("incomplete", Some("content_filter")),
     }
-}
-
-/// A whole answer. There is one choice: a Responses request cannot ask for more.
-pub(super) fn whole(answer: &Answer, meta: &Meta) -> Vec<u8> {
-    let echo = Echo::new(&meta.request);
-    let nothing = Choice::default();
-    let choice = answer.choices.first().unwrap_or(&nothing);
-    let (status, incomplete) = ending(choice.reason());
-    let output = items(choice, meta, &echo, status);
-    let mut out = Vec::with_capacity(2048);
-    Object { meta, model: &answer.model, echo: &echo, status, error: None, incomplete, output: &output, usage: answer.usage }.write(&mut out);
-    out
-}
-
-fn items<'a>(choice: &'a Choice, meta: &Meta, echo: &Echo, status: &'static str) -> Vec<Item<'a>> {
-    let mut bodies = Vec::new();
-    let reasoning = choice.reasoning.as_deref().unwrap_or_default();
-    if !reasoning.is_empty() || !choice.details.is_empty() {
-        bodies.push(Body::Reasoning { summary: reasoning.into(), details: choice.details.as_slice().into() });
-    }
-    let text = choice.text.as_deref().unwrap_or_default();
-    let refusal = choice.refusal.as_deref().unwrap_or_default();
-    let silent = choice.calls.is_empty() && choice.images.is_empty() && refusal.is_empty();
-    let mut parts = Vec::new();
-    // An answer of nothing is an empty text, unless it was cut before it came to the text.
-    if !text.is_empty() || !choice.annotations.is_empty() || silent && status == "completed" {
-        parts.push(Part::Text {
-            annotations: choice.annotations.iter().filter_map(|a| annotation(a.get())).collect(),
-            logprobs: choice.logprobs.as_ref().map(|l| logprobs(l.get())).unwrap_or_default(),
-            text: text.into(),
-        });
-    }
-    if !refusal.is_empty() {
-        parts.push(Part::Refusal { refusal: refusal.into() });
-    }
-    if !parts.is_empty() {
-        bodies.push(Body::Message(parts));
-    }
-    bodies.extend(choice.images.iter().map(|url| Body::Image { url: url.into() }));
-    bodies.extend(choice.calls.iter().map(|call| {
-        let custom = echo.is_custom(&call.name);
-        let arguments = if call.arguments.is_empty() && !custom { "{}" } else { &call.arguments };
-        Body::Call { call_id: call.id.as_str().into(), name: call.name.as_str().into(), arguments: arguments.into(), custom }
-    }));
-    let last = bodies.len().saturating_sub(1);
-    bodies.into_iter().enumerate().map(|(at, body)| Item::new(&meta.id, at, if at == last { status } else { body.status(status) }, body)).collect()
 }

@@ -1,25 +1,25 @@
 //! Writes a stream of typed events. Items are opened and closed one after the other; what an event calls an item by
 //! (output index, id) is what the final object has it under.
 
-use std::borrow::Cow;
-
 use serde_json::value::RawValue;
 
 use super::failure_code;
 use super::item::{Body, Item, Part, SummaryText, annotation, logprobs};
 use super::object::{Echo, Failure, Object, ending};
-use crate::answer::{Delta, Finish, OwnedDetail};
+use crate::answer::{Answer, Choice, Delta, Finish, OwnedDetail};
 use crate::chat::json;
 use crate::door::{ClientError, Meta, Writer};
 use crate::usage::Usage;
 
 pub(super) struct EventWriter {
+    /// Whether the items alone are of interest.
+    quiet: bool,
     meta: Meta,
     echo: Echo,
     model: String,
     started: bool,
     sequence: u64,
-    items: Vec<Item<'static>>,
+    items: Vec<Item>,
     /// Whether the last item is still open.
     open: bool,
     /// Reasoning blocks that came while another item was open; they become an item when that closes.
@@ -42,11 +42,26 @@ macro_rules! fields {
 impl EventWriter {
     pub(super) fn new(meta: Meta) -> Self {
         let echo = Echo::new(&meta.request);
-        EventWriter { meta, echo, model: String::new(), started: false, sequence: 0, items: Vec::new(), open: false, late: Vec::new(), calls: 0, finish: None, usage: None }
+        EventWriter { quiet: false, meta, echo, model: String::new(), started: false, sequence: 0, items: Vec::new(), open: false, late: Vec::new(), calls: 0, finish: None, usage: None }
+    }
+
+    /// A whole answer: the object that its stream would end with. There is one choice, for a Responses request cannot ask for more.
+    pub(super) fn answer(answer: &Answer, meta: &Meta) -> Vec<u8> {
+        let mut writer = EventWriter { quiet: true, usage: answer.usage, ..EventWriter::new(meta.clone()) };
+        // Known from the beginning, as it is not of a stream: it tells how each item ended.
+        writer.finish = answer.choices.first().map(Choice::reason);
+        let mut out = Vec::with_capacity(2048);
+        answer.replay(|delta| writer.delta(&delta, &mut out));
+        let (status, incomplete) = writer.close(&mut out);
+        writer.object(status, incomplete, None).write(&mut out);
+        out
     }
 
     /// One event: its name twice, as SSE and in the data, its number, and what `body` adds.
     fn event(&mut self, out: &mut Vec<u8>, name: &str, body: impl FnOnce(&Self, &mut Vec<u8>)) {
+        if self.quiet {
+            return;
+        }
         for piece in ["event: ", name, "\ndata: {\"type\":\"", name, "\",\"sequence_number\":"] {
             out.extend_from_slice(piece.as_bytes());
         }
@@ -60,8 +75,23 @@ impl EventWriter {
     fn whole(&mut self, out: &mut Vec<u8>, name: &str, status: &'static str, incomplete: Option<&'static str>, error: Option<Failure<'_>>) {
         self.event(out, name, |w, out| {
             out.extend_from_slice(b",\"response\":");
-            Object { meta: &w.meta, model: &w.model, echo: &w.echo, status, error, incomplete, output: &w.items, usage: w.usage }.write(out);
+            w.object(status, incomplete, error).write(out);
         });
+    }
+
+    fn object<'o>(&'o self, status: &'static str, incomplete: Option<&'static str>, error: Option<Failure<'o>>) -> Object<'o> {
+        Object { meta: &self.meta, model: &self.model, echo: &self.echo, status, error, incomplete, output: &self.items, usage: self.usage }
+    }
+
+    /// Closes what is open at the end of the answer; says how it ended.
+    fn close(&mut self, out: &mut Vec<u8>) -> (&'static str, Option<&'static str>) {
+        let (status, incomplete) = ending(self.finish.unwrap_or_default());
+        if status == "completed" && self.items.iter().all(|i| matches!(i.body, Body::Reasoning { .. })) {
+            // An answer of nothing is an empty text.
+            self.part(Part::text(), out);
+        }
+        self.close_item(status, out);
+        (status, incomplete)
     }
 
     fn start(&mut self, out: &mut Vec<u8>) {
@@ -72,7 +102,7 @@ impl EventWriter {
     }
 
     /// An event about the last item.
-    fn about_item(&mut self, out: &mut Vec<u8>, name: &str, body: impl FnOnce(&Item<'static>, &mut Vec<u8>)) {
+    fn about_item(&mut self, out: &mut Vec<u8>, name: &str, body: impl FnOnce(&Item, &mut Vec<u8>)) {
         self.event(out, name, |w, out| {
             if let Some(item) = w.items.last() {
                 fields!(out, "item_id": &item.id, "output_index": &(w.items.len() - 1));
@@ -82,7 +112,7 @@ impl EventWriter {
     }
 
     /// An event about the last part of the last item, which is a message.
-    fn about_part(&mut self, out: &mut Vec<u8>, name: &str, body: impl FnOnce(&Part<'static>, &mut Vec<u8>)) {
+    fn about_part(&mut self, out: &mut Vec<u8>, name: &str, body: impl FnOnce(&Part, &mut Vec<u8>)) {
         self.about_item(out, name, |item, out| {
             if let Body::Message(parts) = &item.body
                 && let Some(part) = parts.last()
@@ -99,7 +129,7 @@ impl EventWriter {
         });
     }
 
-    fn open_item(&mut self, body: Body<'static>, out: &mut Vec<u8>) {
+    fn open_item(&mut self, body: Body, out: &mut Vec<u8>) {
         self.start(out);
         // Calls that were held back come behind the finish: only then is it known whether the one before was cut.
         let (status, _) = ending(self.finish.unwrap_or_default());
@@ -113,7 +143,7 @@ impl EventWriter {
         self.item_event(out, "response.output_item.added");
     }
 
-    fn current(&mut self) -> Option<&mut Body<'static>> {
+    fn current(&mut self) -> Option<&mut Body> {
         if self.open { self.items.last_mut().map(|i| &mut i.body) } else { None }
     }
 
@@ -122,7 +152,7 @@ impl EventWriter {
         self.close_one(status, out);
         if !self.late.is_empty() {
             let details = std::mem::take(&mut self.late);
-            self.open_item(Body::Reasoning { summary: Cow::Borrowed(""), details: details.into() }, out);
+            self.open_item(Body::Reasoning { summary: String::new(), details }, out);
             self.close_one("completed", out);
         }
     }
@@ -191,7 +221,7 @@ impl EventWriter {
     }
 
     /// Sees to it that the last item is a message whose last part is of the same kind as `part`.
-    fn part(&mut self, part: Part<'static>, out: &mut Vec<u8>) {
+    fn part(&mut self, part: Part, out: &mut Vec<u8>) {
         match self.current() {
             Some(Body::Message(parts)) if parts.last().is_some_and(|last| std::mem::discriminant(last) == std::mem::discriminant(&part)) => return,
             Some(Body::Message(_)) => self.close_part(out),
@@ -206,11 +236,11 @@ impl EventWriter {
     }
 
     fn text(&mut self, delta: &str, out: &mut Vec<u8>) {
-        self.part(Part::text(""), out);
+        self.part(Part::text(), out);
         if let Some(Body::Message(parts)) = self.current()
             && let Some(Part::Text { text, .. }) = parts.last_mut()
         {
-            text.to_mut().push_str(delta);
+            text.push_str(delta);
         }
         self.text_delta(delta, &[], out);
     }
@@ -222,11 +252,11 @@ impl EventWriter {
     }
 
     fn refusal(&mut self, delta: &str, out: &mut Vec<u8>) {
-        self.part(Part::Refusal { refusal: Cow::Borrowed("") }, out);
+        self.part(Part::Refusal { refusal: String::new() }, out);
         if let Some(Body::Message(parts)) = self.current()
             && let Some(Part::Refusal { refusal }) = parts.last_mut()
         {
-            refusal.to_mut().push_str(delta);
+            refusal.push_str(delta);
         }
         self.about_part(out, "response.refusal.delta", |_, out| {
             fields!(out, "delta": delta);
@@ -235,7 +265,7 @@ impl EventWriter {
 
     fn annotation(&mut self, raw: &str, out: &mut Vec<u8>) {
         let Some(raw) = annotation(raw) else { return };
-        self.part(Part::text(""), out);
+        self.part(Part::text(), out);
         let mut index = 0;
         if let Some(Body::Message(parts)) = self.current()
             && let Some(Part::Text { annotations, .. }) = parts.last_mut()
@@ -265,11 +295,11 @@ impl EventWriter {
 
     fn reasoning(&mut self, delta: &str, out: &mut Vec<u8>) {
         if !matches!(self.current(), Some(Body::Reasoning { .. })) {
-            self.open_item(Body::Reasoning { summary: Cow::Borrowed(""), details: Cow::Borrowed(&[]) }, out);
+            self.open_item(Body::Reasoning { summary: String::new(), details: Vec::new() }, out);
         }
         let Some(Body::Reasoning { summary, .. }) = self.current() else { return };
         let first = summary.is_empty();
-        summary.to_mut().push_str(delta);
+        summary.push_str(delta);
         if first {
             self.about_item(out, "response.reasoning_summary_part.added", |_, out| {
                 fields!(out, "summary_index": &0, "part": &SummaryText::new(""));
@@ -282,10 +312,10 @@ impl EventWriter {
 
     fn detail(&mut self, detail: &OwnedDetail, out: &mut Vec<u8>) {
         if !self.open {
-            self.open_item(Body::Reasoning { summary: Cow::Borrowed(""), details: Cow::Borrowed(&[]) }, out);
+            self.open_item(Body::Reasoning { summary: String::new(), details: Vec::new() }, out);
         }
         match self.current() {
-            Some(Body::Reasoning { details, .. }) => details.to_mut().push(detail.clone()),
+            Some(Body::Reasoning { details, .. }) => details.push(detail.clone()),
             _ => self.late.push(detail.clone()),
         }
     }
@@ -293,12 +323,12 @@ impl EventWriter {
     fn call(&mut self, id: &str, name: &str, out: &mut Vec<u8>) {
         let custom = self.echo.is_custom(name);
         self.calls += 1;
-        self.open_item(Body::Call { call_id: id.to_owned().into(), name: name.to_owned().into(), arguments: Cow::Borrowed(""), custom }, out);
+        self.open_item(Body::Call { call_id: id.to_owned(), name: name.to_owned(), arguments: String::new(), custom }, out);
     }
 
     fn arguments(&mut self, delta: &str, out: &mut Vec<u8>) {
         let Some(Body::Call { arguments, custom, .. }) = self.current() else { return };
-        arguments.to_mut().push_str(delta);
+        arguments.push_str(delta);
         let name = if *custom { "response.custom_tool_call_input.delta" } else { "response.function_call_arguments.delta" };
         self.about_item(out, name, |_, out| {
             fields!(out, "delta": delta);
@@ -322,7 +352,7 @@ impl Writer for EventWriter {
             Delta::Call { choice: 0, id, name, .. } => self.call(id, name, out),
             Delta::Arguments { choice: 0, json, index } if !json.is_empty() && index + 1 == self.calls => self.arguments(json, out),
             Delta::Annotation { choice: 0, json } => self.annotation(json, out),
-            Delta::Image { choice: 0, url } => self.open_item(Body::Image { url: url.to_owned().into() }, out),
+            Delta::Image { choice: 0, url } => self.open_item(Body::Image { url: url.to_owned() }, out),
             Delta::Logprobs { choice: 0, json } => self.logprobs(json, out),
             Delta::Finish { choice: 0, reason } => self.finish = Some(reason),
             Delta::Usage(usage) => self.usage = Some(usage),
@@ -333,12 +363,7 @@ impl Writer for EventWriter {
 
     fn end(&mut self, out: &mut Vec<u8>) {
         self.start(out);
-        let (status, incomplete) = ending(self.finish.unwrap_or_default());
-        if status == "completed" && self.items.iter().all(|i| matches!(i.body, Body::Reasoning { .. })) {
-            // An answer of nothing is an empty text.
-            self.part(Part::text(""), out);
-        }
-        self.close_item(status, out);
+        let (status, incomplete) = self.close(out);
         let name = if status == "completed" { "response.completed" } else { "response.incomplete" };
         self.whole(out, name, status, incomplete, None);
     }

@@ -17,8 +17,9 @@ pub(super) fn tool<'a>(t: &'a Tool<'a>, custom: Option<&'a RawValue>, at: usize)
         return Err(Error::invalid(format!("tools[{at}].name"), format!("`tools[{at}].name` is missing; the Responses API has a function's fields beside `type`")));
     }
     let kind = Some(Str::from(kind));
-    if custom.is_some() {
-        return Ok(wire::Tool { kind, custom, ..wire::Tool::default() });
+    if let Some(custom) = custom {
+        let custom = serde_json::from_str(custom.get()).map_err(Error::answer)?;
+        return Ok(wire::Tool { kind, custom: Some(custom), ..wire::Tool::default() });
     }
     let function = FunctionDef { name: t.name.clone(), description: t.description.clone(), parameters: t.parameters, strict: t.strict, ..FunctionDef::default() };
     Ok(wire::Tool { kind, function: Some(function), ..wire::Tool::default() })

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 pub(crate) use read::open;
 pub use read::{Either, Extra, Str, text_or_list};
-pub use tools::{Arguments, Choice, CustomCall, FunctionCall, FunctionDef, Tool, ToolCall, no_parameters};
+pub use tools::{Arguments, Choice, CustomCall, CustomDef, FunctionCall, FunctionDef, Tool, ToolCall, no_parameters};
 
 open! {
     /// A chat completion request.

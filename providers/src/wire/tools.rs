@@ -17,7 +17,7 @@ open! {
         /// A function's definition.
         "function" function: FunctionDef<'a>,
         /// A freeform tool's definition.
-        "custom" custom: &'a RawValue,
+        "custom" custom: CustomDef<'a>,
         /// Anthropic's cache mark.
         "cache_control" cache_control: &'a RawValue,
     }
@@ -34,6 +34,14 @@ open! {
         "parameters" parameters: &'a RawValue,
         /// Whether the arguments must follow the schema strictly.
         "strict" strict: bool,
+    }
+}
+
+open! {
+    /// A freeform tool on offer.
+    CustomDef {
+        /// Name.
+        "name" name: Str<'a>,
     }
 }
 

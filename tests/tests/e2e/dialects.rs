@@ -174,3 +174,33 @@ async fn every_door_streams_from_every_provider() {
         assert!(data.last().unwrap().contains("\"finishReason\":\"STOP\""), "{model}: {data:?}");
     }
 }
+
+/// The mock calls the tool by the name that it was offered: a client never sees another than its own.
+#[tokio::test]
+async fn a_tool_with_a_name_too_long_is_called_by_its_own_name() {
+    let mock = Mock::start().await;
+    let gateway = Running::start(PROVIDERS, &mock).await;
+    let client = gateway.client();
+    let long = "mcp__a_server_of_many_words__".repeat(5) + "read";
+    let schema = json!({ "type": "object", "properties": { "city": { "type": "string" } }, "required": ["city"] });
+    for model in CHATS.iter().filter(|m| **m != "tgi") {
+        let mut request = json!({ "model": model, "max_tokens": 100, "messages": [{ "role": "user", "content": "Say hello." }], "tools": [{ "name": long, "input_schema": schema }] });
+        let whole = client.post("/v1/messages", &request).await;
+        // Anthropic speaks the client's dialect: there the bytes pass, and so does the name.
+        assert_eq!(mock.last().json().to_string().contains(&long), *model == "anthropic", "{model}");
+        let call = whole.json()["content"].as_array().unwrap().iter().find(|b| b["type"] == "tool_use").cloned().unwrap_or_default();
+        assert_eq!(call["name"], long, "{model}: {}", whole.text());
+        request["stream"] = json!(true);
+        let data = client.events("/v1/messages", &[], &request).await.rest().await;
+        assert!(data.iter().any(|d| d.contains(&format!("\"name\":\"{long}\""))), "{model}: {data:?}");
+
+        request["stream"] = json!(false);
+        request["messages"]
+            .as_array_mut()
+            .unwrap()
+            .extend([json!({ "role": "assistant", "content": [call] }), json!({ "role": "user", "content": [{ "type": "tool_result", "tool_use_id": call["id"], "content": "sunny" }] })]);
+        let next = client.post("/v1/messages", &request).await;
+        assert_eq!(next.json()["content"][0]["text"], HELLO, "{model}: {}", next.text());
+        assert_eq!(mock.last().json().to_string().contains(&long), *model == "anthropic", "{model}");
+    }
+}

@@ -41,7 +41,7 @@ pub(super) async fn attempt(x: &mut Exchange, model: &ModelRule, target: &Target
 
 async fn one(x: &mut Exchange, model: &ModelRule, target: &TargetRule, t: &Target<'_>, sending: Sending) -> Result<Reply, Failure> {
     let provider = &target.provider;
-    let reading = sending.reading;
+    let reading = sending.reading.clone();
     let first = tokio::time::Instant::now() + if x.stream { model.timeout.first_token } else { model.timeout.total };
     // Only a stream has a first token to wait for; the time for the whole answer is watched by the caller.
     let sent = if x.stream {
@@ -54,10 +54,10 @@ async fn one(x: &mut Exchange, model: &ModelRule, target: &TargetRule, t: &Targe
     let (kind, seen) = match reading {
         Reading::Raw => (raw(response), Seen { content: true, done: true, ..Seen::default() }),
         _ if x.stream => {
-            let reading = streamed(x, provider, model, t, reading, response);
+            let reading = streamed(x, provider, model, t, &reading, response);
             tokio::time::timeout_at(first, reading).await.map_err(|_| timed_out("no token came in time", model))??
         }
-        _ => read_whole(x, provider, model, t, reading, response).await?,
+        _ => read_whole(x, provider, model, t, &reading, response).await?,
     };
     Ok(Reply { kind, headers, seen, flight: None, upstream: Duration::ZERO })
 }

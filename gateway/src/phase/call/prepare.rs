@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use providers::answer::Answer;
 use providers::envelope::Payload;
+use providers::names::{self, Renamed};
 use providers::{Call, Dialect, Error, Operation, Target};
 
 use super::failure::Failure;
@@ -26,12 +27,12 @@ pub(crate) enum Prepared {
 }
 
 /// How an upstream's answer is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Reading {
     /// It is in the client's dialect already.
     Pass,
-    /// It is read into the hub and written for the client.
-    Translate,
+    /// It is read into the hub and written for the client, with the client's own names of its tools.
+    Translate(Renamed),
     /// It is not looked at.
     Raw,
 }
@@ -50,8 +51,8 @@ impl Sending {
         Sending { path, headers: Vec::new(), body, content_type: HeaderValue::from_static("application/json"), reading }
     }
 
-    fn translated(call: Call) -> Self {
-        Sending { headers: call.headers, ..Sending::json(call.path, call.body, Reading::Translate) }
+    fn translated(call: Call, renamed: Renamed) -> Self {
+        Sending { headers: call.headers, ..Sending::json(call.path, call.body, Reading::Translate(renamed)) }
     }
 }
 
@@ -88,7 +89,7 @@ fn calls(asked: &mut Asked, provider: &ProviderRule, t: &Target<'_>) -> Result<P
     }
     let mut calls = work.calls(dialect, t)?;
     asked.warnings.extend(calls.iter_mut().flat_map(|call| std::mem::take(&mut call.warnings)));
-    Ok(Prepared::Several(work, calls.into_iter().map(Sending::translated).collect()))
+    Ok(Prepared::Several(work, calls.into_iter().map(|call| Sending::translated(call, Renamed::default())).collect()))
 }
 
 fn one(asked: &mut Asked, provider: &ProviderRule, t: &Target<'_>) -> Result<Sending, Failure> {
@@ -108,23 +109,26 @@ fn one(asked: &mut Asked, provider: &ProviderRule, t: &Target<'_>) -> Result<Sen
     let native = if passes { dialect.path(operation, t, stream)? } else { None };
     if let Some(path) = native {
         let envelope = if asked.rewritten { asked.hub()?.clone() } else { asked.envelope.clone() };
+        let (envelope, reading) = match operation {
+            Operation::Speech => (envelope, Reading::Raw),
+            // Images in pieces: a stream whose events are none of ours.
+            _ if stream && !matches!(operation, Operation::Chat(_)) => (envelope, Reading::Raw),
+            _ if dialect.verbatim(operation) => (envelope, Reading::Pass),
+            _ => {
+                let (envelope, renamed) = names::fit(dialect.as_ref(), t, envelope)?;
+                (envelope, Reading::Translate(renamed))
+            }
+        };
         let mut edit = envelope.edit();
         let warnings = dialect.adapt(operation, &mut edit, t)?;
         let body = edit.finish();
         asked.warnings.extend(warnings);
-        let reading = match operation {
-            Operation::Speech => Reading::Raw,
-            // Images in pieces: a stream whose events are none of ours.
-            _ if stream && !matches!(operation, Operation::Chat(_)) => Reading::Raw,
-            _ if dialect.verbatim(operation) => Reading::Pass,
-            _ => Reading::Translate,
-        };
         return Ok(Sending::json(path, body, reading));
     }
     let Operation::Chat(_) = operation else {
         return Err(lacks(provider, operation).into());
     };
-    let hub = asked.hub()?.clone();
+    let (hub, renamed) = names::fit(dialect.as_ref(), t, asked.hub()?.clone())?;
     let chat = Operation::Chat(Dialect::Chat);
     if let Some(path) = dialect.path(chat, t, stream)? {
         let (hub, dropped) = if operation == chat { (hub, Vec::new()) } else { providers::neutral::neutral(&hub)? };
@@ -132,11 +136,11 @@ fn one(asked: &mut Asked, provider: &ProviderRule, t: &Target<'_>) -> Result<Sen
         let warnings = dialect.adapt(chat, &mut edit, t)?;
         let body = edit.finish();
         asked.warnings.extend(dropped.into_iter().chain(warnings));
-        return Ok(Sending::json(path, body, Reading::Translate));
+        return Ok(Sending::json(path, body, Reading::Translate(renamed)));
     }
     let mut call = dialect.chat(&hub.chat()?, t)?;
     asked.warnings.append(&mut call.warnings);
-    Ok(Sending::translated(call))
+    Ok(Sending::translated(call, renamed))
 }
 
 fn lacks(provider: &ProviderRule, operation: Operation) -> Error {

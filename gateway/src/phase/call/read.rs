@@ -35,7 +35,7 @@ fn is_stream(headers: &HeaderMap, framing: Framing) -> bool {
 }
 
 /// Reads a stream until there is something to show.
-pub(super) async fn streamed(x: &mut Exchange, provider: &ProviderRule, model: &ModelRule, t: &Target<'_>, reading: Reading, response: Response<Answer>) -> Result<(Kind, Seen), Failure> {
+pub(super) async fn streamed(x: &mut Exchange, provider: &ProviderRule, model: &ModelRule, t: &Target<'_>, reading: &Reading, response: Response<Answer>) -> Result<(Kind, Seen), Failure> {
     let meta = x.meta();
     let limit = x.rules.limits.answer;
     let framing = match reading {
@@ -47,7 +47,7 @@ pub(super) async fn streamed(x: &mut Exchange, provider: &ProviderRule, model: &
     }
     let mut flow = match reading {
         Reading::Pass | Reading::Raw => Flow::pass(x.dialect(), !meta.include_usage, limit),
-        Reading::Translate => Flow::translate(Cutter::new(framing, limit), provider.dialect.transcoder(t), door(x.dialect()).writer(meta), limit),
+        Reading::Translate(renamed) => Flow::translate(Cutter::new(framing, limit), renamed.transcoder(provider.dialect.transcoder(t)), door(x.dialect()).writer(meta), limit),
     };
     let mut body = response.into_body();
     let mut first = Vec::new();
@@ -70,10 +70,11 @@ pub(super) async fn streamed(x: &mut Exchange, provider: &ProviderRule, model: &
 }
 
 /// A stream was asked for and something else came with a good status: an error in JSON, a whole answer, or a page.
-async fn not_a_stream(x: &mut Exchange, provider: &ProviderRule, model: &ModelRule, t: &Target<'_>, reading: Reading, response: Response<Answer>) -> Result<(Kind, Seen), Failure> {
+async fn not_a_stream(x: &mut Exchange, provider: &ProviderRule, model: &ModelRule, t: &Target<'_>, reading: &Reading, response: Response<Answer>) -> Result<(Kind, Seen), Failure> {
     let body = collect(x, response, model).await?;
     let answer = match reading {
         Reading::Pass if !matches!(x.operation, Operation::Chat(Dialect::Chat)) => Err(Error::answer("a stream was asked for, and what came is none")),
+        Reading::Translate(renamed) => provider.dialect.answer(&body, t).map(|answer| renamed.answer(answer)),
         _ => provider.dialect.answer(&body, t),
     };
     let answer = answer.map_err(|e| match e {
@@ -114,7 +115,7 @@ fn broken_off(e: &crate::upstream::Error, model: &ModelRule) -> Failure {
 }
 
 /// Reads an answer in one piece.
-pub(super) async fn read_whole(x: &mut Exchange, provider: &ProviderRule, model: &ModelRule, t: &Target<'_>, reading: Reading, response: Response<Answer>) -> Result<(Kind, Seen), Failure> {
+pub(super) async fn read_whole(x: &mut Exchange, provider: &ProviderRule, model: &ModelRule, t: &Target<'_>, reading: &Reading, response: Response<Answer>) -> Result<(Kind, Seen), Failure> {
     let body = collect(x, response, model).await?;
     let json = HeaderValue::from_static("application/json");
     match reading {
@@ -122,8 +123,8 @@ pub(super) async fn read_whole(x: &mut Exchange, provider: &ProviderRule, model:
             let seen = whole::tap(x.operation, &body).map_err(|e| broken(e, model))?;
             Ok((Kind::Whole(body, json), seen))
         }
-        Reading::Translate => {
-            let answer = provider.dialect.answer(&body, t).map_err(|e| broken(e, model))?;
+        Reading::Translate(renamed) => {
+            let answer = renamed.answer(provider.dialect.answer(&body, t).map_err(|e| broken(e, model))?);
             let seen = whole::seen(&answer);
             Ok((Kind::Whole(door(x.dialect()).answer(&answer, &x.meta()).into(), json), seen))
         }
