@@ -28,7 +28,7 @@ const TICK: Duration = Duration::from_millis(100);
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// One try at a target.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Try {
     /// `provider/model` as configured.
     pub target: Arc<str>,
@@ -44,6 +44,17 @@ pub struct Try {
     pub span_id: u64,
     /// The provider's kind.
     pub kind: &'static str,
+    /// What the provider told that it had used although nothing came of it.
+    pub spent: Option<Box<Spent>>,
+}
+
+/// What a try used, and what that costs.
+#[derive(Debug, Clone)]
+pub struct Spent {
+    /// Tokens by bucket.
+    pub usage: Usage,
+    /// Dollars, if the price is known.
+    pub cost: Option<Nanodollars>,
 }
 
 /// The line in the ledger.
@@ -75,9 +86,9 @@ pub struct Entry {
     pub stream: bool,
     /// All tries.
     pub tries: Vec<Try>,
-    /// Tokens by bucket.
+    /// Tokens by bucket, those of tries that failed included.
     pub usage: Option<Usage>,
-    /// Dollars, exact.
+    /// Dollars, exact, those of tries that failed included.
     pub cost: Option<Nanodollars>,
     /// Why the answer ended.
     pub finish: Option<Finish>,
@@ -130,10 +141,23 @@ impl Record {
         Record { entry, started, first_token: None, hold: None, at_work: false, ended: false, state }
     }
 
-    /// Notes a try that began then and ends now.
-    pub fn tried(&mut self, target: Arc<str>, kind: &'static str, outcome: &'static str, status: Option<u16>, began: Instant, span_id: u64) {
+    /// Notes a try that began then and ends now, which tells its times.
+    pub fn tried(&mut self, tried: Try, began: Instant) {
         let start_ms = millis(began.saturating_duration_since(self.started));
-        self.entry.tries.push(Try { target, outcome, status, start_ms, ms: millis(began.elapsed()), span_id, kind });
+        self.entry.tries.push(Try { start_ms, ms: millis(began.elapsed()), ..tried });
+    }
+
+    /// Writes down what the answer used and cost; what tries used that failed comes to it.
+    pub fn charge(&mut self, usage: Option<Usage>, cost: Option<Nanodollars>) {
+        let entry = &mut *self.entry;
+        (entry.usage, entry.cost) = (usage, cost);
+        for spent in entry.tries.iter().filter_map(|t| t.spent.as_deref()) {
+            entry.usage.get_or_insert_default().add(&spent.usage);
+            if let Some(cost) = spent.cost {
+                let sum = entry.cost.get_or_insert_default();
+                sum.0 = sum.0.saturating_add(cost.0);
+            }
+        }
     }
 
     /// Notes that the first token goes out.
@@ -163,9 +187,13 @@ impl Drop for Record {
                 entry.status = 499;
             }
         }
+        // Who leaves while a provider is at work has caused a cost that nobody tells us: what was reserved counts then.
+        let untold = entry.client_left && entry.usage.is_none() && self.at_work;
+        if entry.usage.is_none() {
+            self.charge(None, None);
+        }
+        let entry = &mut self.entry;
         if let Some(hold) = self.hold.take() {
-            // Who leaves while a provider is at work has caused a cost that nobody tells us: what was reserved counts then.
-            let untold = entry.client_left && entry.usage.is_none() && self.at_work;
             let actual = if untold { Vec::new() } else { hold.actual(entry.usage.as_ref(), entry.cost) };
             self.state.counters.settle(hold.lease, &actual);
         }

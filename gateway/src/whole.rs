@@ -164,6 +164,18 @@ impl Work {
         }
     }
 
+    /// What the answers that came tell of tokens, if the others do not come.
+    pub fn used(&self, provider: &dyn Provider, target: &Target<'_>, bodies: &[Bytes], counted: Option<u64>) -> Option<Usage> {
+        if bodies.is_empty() {
+            return None;
+        }
+        match (self, counted) {
+            (_, Some(input)) => Some(Usage { input, ..Usage::default() }),
+            (Work::Embed(_) | Work::EmbedContent(..), None) => provider.embeddings(bodies, target).ok()?.usage,
+            (Work::Rerank(_), None) => None,
+        }
+    }
+
     /// The answer, in the client's dialect, from the answers to the calls, and from what their headers told of tokens.
     ///
     /// # Errors

@@ -119,7 +119,7 @@ fn figures() -> BTreeSet<String> {
         stream: true,
         usage: Some(Usage { input: 1, output: 1, ..Usage::default() }),
         cost: Some(Nanodollars(1)),
-        tries: vec![Try { target: "p/m".into(), kind: "openai", outcome: "status", status: Some(500), ms: 1.0, start_ms: 0.0, span_id: 0 }],
+        tries: vec![Try { target: "p/m".into(), kind: "openai", outcome: "status", status: Some(500), ms: 1.0, start_ms: 0.0, span_id: 0, spent: None }],
         status: 200,
         client_left: true,
         first_token_ms: Some(1.0),

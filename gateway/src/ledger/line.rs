@@ -161,7 +161,7 @@ impl Line<'_> {
 
     fn list(&mut self, tries: &[Try]) {
         self.out.push(b'[');
-        for (i, Try { target, outcome, status, start_ms, ms, span_id, kind: _ }) in tries.iter().enumerate() {
+        for (i, Try { target, outcome, status, start_ms, ms, span_id, kind: _, spent }) in tries.iter().enumerate() {
             if i > 0 {
                 self.out.push(b',');
             }
@@ -173,6 +173,11 @@ impl Line<'_> {
             self.decimal("ms", *ms);
             if *span_id != 0 {
                 self.hex("span_id", (*span_id).into(), 16);
+            }
+            if let Some(spent) = spent {
+                self.key("usage");
+                self.usage(&spent.usage);
+                spent.cost.iter().for_each(|cost| self.shown("cost", cost));
             }
             self.out.push(b'}');
         }
@@ -206,11 +211,21 @@ mod tests {
     use providers::prices::Nanodollars;
 
     use super::*;
+    use crate::ledger::Spent;
 
     #[test]
     fn an_entry_is_one_line_of_json_with_all_that_is_known() {
-        let first = Try { target: "a/\"one\"".into(), outcome: "status", status: Some(503), start_ms: 1.0, ms: 20.25, span_id: 0x11, kind: "azure" };
-        let second = Try { target: "b/two".into(), outcome: "open", status: None, start_ms: 21.5, ms: 0.0, span_id: 0, kind: "groq" };
+        let first = Try {
+            target: "a/\"one\"".into(),
+            outcome: "status",
+            status: Some(503),
+            start_ms: 1.0,
+            ms: 20.25,
+            span_id: 0x11,
+            kind: "azure",
+            spent: Some(Box::new(Spent { usage: Usage { input: 2, ..Usage::default() }, cost: Some(Nanodollars(2)) })),
+        };
+        let second = Try { target: "b/two".into(), outcome: "open", status: None, start_ms: 21.5, ms: 0.0, span_id: 0, kind: "groq", spent: None };
         let entry = Entry {
             time: 1_700_000_000.5,
             request_id: "r1".into(),
@@ -242,7 +257,8 @@ mod tests {
             "time": 1_700_000_000.5, "request_id": "r1", "trace_id": "000000000000000000000000000000ab", "span_id": "00000000000000cd", "operation": "chat",
             "consumer": "zoë", "groups": ["staff", "r\"d"], "model": "mine\n7", "provider": "b", "stream": true,
             "tries": [
-                { "target": "a/\"one\"", "outcome": "status", "status": 503, "start_ms": 1.0, "ms": 20.25, "span_id": "0000000000000011" },
+                { "target": "a/\"one\"", "outcome": "status", "status": 503, "start_ms": 1.0, "ms": 20.25, "span_id": "0000000000000011",
+                  "usage": { "input": 2, "cache_read": 0, "cache_write": 0, "cache_write_1h": 0, "input_audio": 0, "output": 0, "reasoning": 0, "output_audio": 0, "estimated": false }, "cost": 0.000_000_002 },
                 { "target": "b/two", "outcome": "open", "start_ms": 21.5, "ms": 0.0 },
             ],
             "usage": { "input": 3, "cache_read": 0, "cache_write": 0, "cache_write_1h": 0, "input_audio": 0, "output": 4, "reasoning": 0, "output_audio": 0, "estimated": false },

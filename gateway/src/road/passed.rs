@@ -12,6 +12,7 @@ use crate::body::Body;
 use crate::door::{admit, failed, refuse};
 use crate::exchange::{Exchange, dialect_of};
 use crate::fault::Fault;
+use crate::ledger::Try;
 use crate::phase::call::{common_headers, unreachable};
 use crate::phase::{admit, identity, read};
 use crate::rules::{ProviderRule, Rules};
@@ -71,7 +72,8 @@ async fn pass(x: &mut Exchange, rules: &Rules, parts: &http::request::Parts, bod
     if let Some(record) = &mut x.record {
         let status = sent.as_ref().ok().map(|r| r.status());
         let outcome = status.map_or("connect", |s| if s.is_success() { "ok" } else { "status" });
-        record.tried(provider.name.clone(), provider.dialect.kind(), outcome, status.map(|s| s.as_u16()), began, x.span);
+        let tried = Try { target: provider.name.clone(), kind: provider.dialect.kind(), outcome, status: status.map(|s| s.as_u16()), span_id: x.span, ..Try::default() };
+        record.tried(tried, began);
     }
     let response = sent.map_err(|e| unreachable(&e))?;
     if let Some(entry) = x.entry() {

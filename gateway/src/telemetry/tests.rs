@@ -135,9 +135,9 @@ fn attributes(list: &[KeyValue]) -> BTreeMap<String, String> {
 
 /// A stream that a second target gave.
 fn entry() -> Entry {
-    let first = Try { target: "a/one".into(), outcome: "status", status: Some(503), start_ms: 1.0, ms: 20.0, span_id: 0x11, kind: "azure" };
-    let skipped = Try { target: "c/three".into(), outcome: "open", status: None, start_ms: 21.0, ms: 0.0, span_id: 0, kind: "groq" };
-    let second = Try { target: "b/two".into(), outcome: "ok", status: Some(200), start_ms: 25.0, ms: 30.0, span_id: 0x22, kind: "anthropic" };
+    let first = Try { target: "a/one".into(), outcome: "status", status: Some(503), start_ms: 1.0, ms: 20.0, span_id: 0x11, kind: "azure", spent: None };
+    let skipped = Try { target: "c/three".into(), outcome: "open", status: None, start_ms: 21.0, ms: 0.0, span_id: 0, kind: "groq", spent: None };
+    let second = Try { target: "b/two".into(), outcome: "ok", status: Some(200), start_ms: 25.0, ms: 30.0, span_id: 0x22, kind: "anthropic", spent: None };
     Entry {
         time: 1_700_000_000.5,
         request_id: "r1".into(),

@@ -114,7 +114,7 @@ async fn what_nobody_tells_is_estimated() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_the_answer_that_the_client_gets_is_owed() {
+async fn every_try_is_owed_what_was_told_of_it() {
     let mut till = Till::open().await;
     // Tried again.
     till.mock.on("m", [Behaviour::error(500, "no"), Stream::sse().send(word()).send(end((9, 20))).into()]);
@@ -122,21 +122,20 @@ async fn only_the_answer_that_the_client_gets_is_owed() {
     let entry = till.settled().await;
     assert_eq!((nano(&entry["cost"]), entry["tries"].as_array().map(Vec::len)), (cost((9, 20)), Some(2)), "{entry}");
 
-    // A target that has used something and breaks off before it has anything to show; another one answers. Neither of its
-    // two tries is the client's to pay.
+    // A target that has used something and breaks off before it has anything to show, twice; another one answers.
     let greeting = "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":0,\"total_tokens\":9}}\n\n";
     till.mock.on("m", [Stream::sse().send(greeting).cut().into()]);
     till.mock.on("other", [Stream::sse().send(word()).send(end((9, 30))).into()]);
     till.asked().await;
     let entry = till.settled().await;
-    assert_eq!((nano(&entry["cost"]), &entry["model_used"]), (cost((9, 30)), &Value::from("other")), "{entry}");
+    assert_eq!((nano(&entry["cost"]), &entry["model_used"]), (cost((9, 30)) + 2 * cost((9, 0)), &Value::from("other")), "{entry}");
     assert_eq!(till.mock.bill("m").iter().filter(|served| served.told == Some((9, 0))).count(), 2);
 
-    // Nobody answers: nothing is owed but the request.
+    // Nobody answers: what was used for that is owed all the same.
     till.mock.on("other", [Behaviour::error(503, "no")]);
     let error = till.asked().await;
     assert!(error.contains("\"error\""), "{error}");
-    assert_eq!(nano(&till.settled().await["cost"]), 0);
+    assert_eq!(nano(&till.settled().await["cost"]), 2 * cost((9, 0)));
 
     // And whoever answers next is owed as ever.
     till.mock.on("m", [Stream::sse().send(word()).send(end((9, 20))).into()]);

@@ -167,3 +167,42 @@ async fn who_does_not_read_is_given_up_and_who_reads_slowly_has_no_more_time() {
     assert!(entry["error"].as_str().is_some_and(|e| e.contains("not complete in time")), "{entry}");
     drop(connection);
 }
+
+#[tokio::test]
+async fn what_failed_tries_have_told_is_owed() {
+    let mock = Mock::start().await;
+    let yaml = "providers: { claude: { kind: anthropic, base_url: \"{{mock}}\", api_key: sk-claude-secret } }
+models: { a: { targets: [claude/one], fallback: [well/two], retry: { attempts: 1 }, breaker: { failures: 0 }, timeout: { first_token: 1s } } }
+prices: { claude/one: { input: 1000, output: 1000 }, well/two: { input: 1, output: 1 } }
+consumers: { alice: { keys: [key-of-alice], limits: [{ tokens: 100k, per: 1h }, { dollars: 10, per: 1h }] } }
+data: \"{{folder}}\"
+";
+    let gateway = Running::start(yaml, &mock).await;
+    let begins = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"role\":\"assistant\",\"model\":\"one\",\"content\":[],\"usage\":{\"input_tokens\":500,\"output_tokens\":1}}}\n\n";
+    let overloaded = "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"too much\"}}\n\n";
+    let answer = || {
+        let usage = format!("data: {}\n\n", json!({ "choices": [], "usage": { "prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25 } }));
+        Stream::sse().send(chunk("Hi", None)).send(chunk("", Some("stop"))).send(format!("{usage}data: [DONE]\n\n"))
+    };
+    let never = Gate::new();
+    let failing = [Stream::sse().send(begins).send(overloaded), Stream::sse().send(begins).cut(), Stream::sse().send(begins).wait(&never)];
+    let mut count = 0;
+    for stream in failing {
+        mock.on("one", [stream.into()]);
+        mock.on("two", [answer().into()]);
+        ask(&gateway, CHAT, &streamed("a")).await;
+        count += 1;
+        let entry = gateway.entries(count).await.pop().unwrap();
+        // 501 tokens at a thousand dollars for a million, and 25 at one.
+        assert_eq!((&entry["usage"]["input"], &entry["usage"]["output"], &entry["cost"]), (&json!(520), &json!(6), &json!(0.501_025)), "{entry}");
+        assert_eq!((&entry["tries"][0]["usage"]["input"], &entry["tries"][0]["cost"], &entry["tries"][1]["usage"]), (&json!(500), &json!(0.501), &Value::Null), "{entry}");
+        assert_eq!(limit(&gateway).await["used"], json!(526 * count));
+    }
+    // Where nobody answers in the end, it is owed as well.
+    mock.on("one", [Stream::sse().send(begins).send(overloaded).into()]);
+    mock.on("two", [Behaviour::error(503, "no")]);
+    ask(&gateway, CHAT, &streamed("a")).await;
+    let entry = gateway.entries(count + 1).await.pop().unwrap();
+    assert_eq!((&entry["usage"]["input"], &entry["cost"]), (&json!(500), &json!(0.501)), "{entry}");
+    assert_eq!(limit(&gateway).await["used"], json!(526 * count + 501));
+}

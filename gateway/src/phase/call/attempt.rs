@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use providers::Target;
 use providers::answer::Answer;
@@ -53,10 +54,7 @@ async fn one(x: &mut Exchange, model: &ModelRule, target: &TargetRule, t: &Targe
     let headers = passed_headers(response.headers());
     let (kind, seen) = match reading {
         Reading::Raw => (raw(response), Seen { content: true, done: true, ..Seen::default() }),
-        _ if x.stream => {
-            let reading = streamed(x, provider, model, t, &reading, response);
-            tokio::time::timeout_at(first, reading).await.map_err(|_| timed_out("no token came in time", model))??
-        }
+        _ if x.stream => streamed(x, provider, model, t, &reading, response, first).await?,
         _ => read_whole(x, provider, model, t, &reading, response).await?,
     };
     Ok(Reply { kind, headers, seen, flight: None, upstream: Duration::ZERO })
@@ -68,14 +66,28 @@ async fn several(x: &mut Exchange, model: &ModelRule, target: &TargetRule, t: &T
     let mut bodies = Vec::with_capacity(sendings.len());
     let mut counted = Some(0);
     for sending in sendings {
-        let response = send(x, target, sending).await.map_err(|e| retry_connect(e, model))?;
-        let response = accept(x, provider, model, response).await?;
-        let told = provider.dialect.counted(&|name| response.headers().get(name)?.to_str().ok().map(str::to_owned));
-        counted = counted.zip(told).map(|(sum, n)| sum + n);
-        bodies.push(collect(x, response, model).await?);
+        match part(x, target, model, sending).await {
+            Ok((body, told)) => {
+                counted = counted.zip(told).map(|(sum, n)| sum + n);
+                bodies.push(body);
+            }
+            // The parts that came are owed.
+            Err(failure) => return Err(Failure { used: work.used(provider.dialect.as_ref(), t, &bodies, counted), ..failure }),
+        }
     }
-    let (body, seen) = work.answer(provider.dialect.as_ref(), t, &bodies, counted).map_err(|e| broken(e, model))?;
-    Ok(whole_reply(body, seen))
+    match work.answer(provider.dialect.as_ref(), t, &bodies, counted) {
+        Ok((body, seen)) => Ok(whole_reply(body, seen)),
+        Err(e) => Err(Failure { used: work.used(provider.dialect.as_ref(), t, &bodies, counted), ..broken(e, model) }),
+    }
+}
+
+/// The answer to one of several calls, and what its headers tell of tokens.
+async fn part(x: &mut Exchange, target: &TargetRule, model: &ModelRule, sending: Sending) -> Result<(Bytes, Option<u64>), Failure> {
+    let provider = &target.provider;
+    let response = send(x, target, sending).await.map_err(|e| retry_connect(e, model))?;
+    let response = accept(x, provider, model, response).await?;
+    let told = provider.dialect.counted(&|name| response.headers().get(name)?.to_str().ok().map(str::to_owned));
+    Ok((collect(x, response, model).await?, told))
 }
 
 fn whole_reply(body: Vec<u8>, seen: Seen) -> Reply {

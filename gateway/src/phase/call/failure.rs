@@ -1,6 +1,7 @@
 //! Why a try failed, and whether another one is worth it.
 
 use http::StatusCode;
+use providers::usage::Usage;
 use providers::{Error, ErrorKind};
 
 use crate::fault::{Blame, Fault};
@@ -15,6 +16,8 @@ pub(crate) struct Failure {
     pub(super) outcome: &'static str,
     pub(super) status: Option<u16>,
     pub(crate) again: Again,
+    /// What the provider told that it had used until then: it is owed, whoever answers in the end.
+    pub(super) used: Option<Usage>,
 }
 
 /// Whether another try is worth it.
@@ -30,7 +33,12 @@ pub(crate) enum Again {
 
 impl Failure {
     pub(super) fn new(fault: impl Into<Fault>, outcome: &'static str, again: Again) -> Self {
-        Failure { fault: fault.into(), outcome, status: None, again }
+        Failure { fault: fault.into(), outcome, status: None, again, used: None }
+    }
+
+    /// The same, after an answer with this status.
+    pub(super) fn with_status(fault: impl Into<Fault>, outcome: &'static str, status: u16, again: Again) -> Self {
+        Failure { status: Some(status), ..Failure::new(fault, outcome, again) }
     }
 }
 
@@ -62,8 +70,8 @@ pub(super) fn broken(e: Error, model: &ModelRule) -> Failure {
         _ if model.retry.server || model.retry.wants(fault.told.status) => Again::Anywhere,
         _ => Again::No,
     };
-    let status = Some(fault.told.status);
-    Failure { fault, outcome: "stream", status, again }
+    let status = fault.told.status;
+    Failure::with_status(fault, "stream", status, again)
 }
 
 /// A failed connection is tried again only where the configuration says so.

@@ -12,9 +12,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use providers::ErrorKind;
+use providers::usage::Usage;
 
 use crate::exchange::Exchange;
 use crate::fault::{Blame, Fault};
+use crate::ledger::{Spent, Try};
 use crate::phase::route::{Plan, backoff};
 use crate::rules::{ModelRule, TargetRule};
 use crate::stream::{Flow, Seen};
@@ -76,7 +78,7 @@ pub async fn first_event(x: &mut Exchange, model: &ModelRule, rest: &str, plan: 
         let gate = stats.gate();
         if let Gate::Open(left) = gate {
             tries.soonest = Some(tries.soonest.map_or(left, |s| s.min(left)));
-            note_try(x, target, "open", None, Instant::now(), 0);
+            note_try(x, target, ("open", None, None), Instant::now(), 0);
             continue;
         }
         let mut flight = InFlight::new(stats, model.breaker, gate);
@@ -88,7 +90,7 @@ pub async fn first_event(x: &mut Exchange, model: &ModelRule, rest: &str, plan: 
         match outcome.unwrap_or_else(|_| Err(timed_out("the answer was not complete in time", model))) {
             Ok(mut reply) => {
                 flight.answered();
-                note_try(x, target, "ok", Some(200), started, span);
+                note_try(x, target, ("ok", Some(200), None), started, span);
                 reply.flight = Some(flight);
                 reply.upstream = tries.began.elapsed();
                 return Ok(reply);
@@ -96,7 +98,7 @@ pub async fn first_event(x: &mut Exchange, model: &ModelRule, rest: &str, plan: 
             Err(mut failure) => {
                 at_work(x, false);
                 failure.fault.hide(&target.provider.shown);
-                note_try(x, target, failure.outcome, failure.status, started, span);
+                note_try(x, target, (failure.outcome, failure.status, failure.used), started, span);
                 // A try that those before it have left no time says nothing about its target.
                 if Instant::now() < tries.deadline || started.elapsed() * 2 >= model.timeout.total {
                     judge(&mut flight, target, model, &failure);
@@ -183,9 +185,12 @@ fn at_work(x: &mut Exchange, works: bool) {
     }
 }
 
-fn note_try(x: &mut Exchange, target: &TargetRule, outcome: &'static str, status: Option<u16>, began: Instant, span: u64) {
+/// Writes down a try: how it ended, with what status, and what it used in vain.
+fn note_try(x: &mut Exchange, target: &TargetRule, (outcome, status, used): (&'static str, Option<u16>, Option<Usage>), began: Instant, span_id: u64) {
+    let price = x.price.as_deref();
+    let spent = used.map(|usage| Box::new(Spent { usage, cost: price.map(|price| price.cost(&usage, false)) }));
     if let Some(record) = &mut x.record {
-        record.tried(target.name.clone(), target.provider.dialect.kind(), outcome, status, began, span);
+        record.tried(Try { target: target.name.clone(), kind: target.provider.dialect.kind(), outcome, status, span_id, spent, ..Try::default() }, began);
     }
 }
 

@@ -7,6 +7,7 @@ use providers::answer::{Answer as HubAnswer, Delta};
 use providers::door::door;
 use providers::sse::{Cutter, Framing};
 use providers::{Dialect, Error, Operation, Target};
+use tokio::time::Instant;
 
 use super::Kind;
 use super::failure::{Failure, broken, timed_out};
@@ -34,8 +35,16 @@ fn is_stream(headers: &HeaderMap, framing: Framing) -> bool {
     }
 }
 
-/// Reads a stream until there is something to show.
-pub(super) async fn streamed(x: &mut Exchange, provider: &ProviderRule, model: &ModelRule, t: &Target<'_>, reading: &Reading, response: Response<Answer>) -> Result<(Kind, Seen), Failure> {
+/// Reads a stream until there is something to show, which has to be there by then.
+pub(super) async fn streamed(
+    x: &mut Exchange,
+    provider: &ProviderRule,
+    model: &ModelRule,
+    t: &Target<'_>,
+    reading: &Reading,
+    response: Response<Answer>,
+    by: Instant,
+) -> Result<(Kind, Seen), Failure> {
     let meta = x.meta();
     let limit = x.rules.limits.answer;
     let framing = match reading {
@@ -43,13 +52,24 @@ pub(super) async fn streamed(x: &mut Exchange, provider: &ProviderRule, model: &
         _ => provider.dialect.framing(),
     };
     if !is_stream(response.headers(), framing) {
-        return not_a_stream(x, provider, model, t, reading, response).await;
+        return in_time(by, model, not_a_stream(x, provider, model, t, reading, response)).await;
     }
     let mut flow = match reading {
         Reading::Pass | Reading::Raw => Flow::pass(x.dialect(), !meta.include_usage, limit),
         Reading::Translate(renamed) => Flow::translate(Cutter::new(framing, limit), renamed.transcoder(provider.dialect.transcoder(t)), door(x.dialect()).writer(meta), limit),
     };
     let mut body = response.into_body();
+    let first = in_time(by, model, begin(&mut flow, &mut body, model)).await.map_err(|failure| Failure { used: flow.seen.usage, ..failure })?;
+    let seen = flow.seen;
+    Ok((Kind::Stream(Box::new(flow), first, body), seen))
+}
+
+async fn in_time<T>(by: Instant, model: &ModelRule, reading: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::time::timeout_at(by, reading).await.unwrap_or_else(|_| Err(timed_out("no token came in time", model)))
+}
+
+/// What a stream begins with, as far as the first thing to show.
+async fn begin(flow: &mut Flow, body: &mut Answer, model: &ModelRule) -> Result<Bytes, Failure> {
     let mut first = Vec::new();
     while !flow.seen.content {
         match body.frame().await {
@@ -65,8 +85,7 @@ pub(super) async fn streamed(x: &mut Exchange, provider: &ProviderRule, model: &
             }
         }
     }
-    let seen = flow.seen;
-    Ok((Kind::Stream(Box::new(flow), if first.len() == 1 { first.swap_remove(0) } else { first.concat().into() }, body), seen))
+    Ok(if first.len() == 1 { first.swap_remove(0) } else { first.concat().into() })
 }
 
 /// A stream was asked for and something else came with a good status: an error in JSON, a whole answer, or a page.

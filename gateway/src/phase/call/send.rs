@@ -86,7 +86,7 @@ pub(super) async fn accept(x: &Exchange, provider: &ProviderRule, model: &ModelR
     let status = response.status();
     if response.headers().get(header::CONTENT_ENCODING).is_some_and(|e| e != "identity") {
         let fault = Fault::upstream(StatusCode::BAD_GATEWAY, ErrorKind::Server, "the provider answered with a content encoding that was not asked for").code("upstream_unreadable");
-        return Err(Failure { fault, outcome: "status", status: Some(status.as_u16()), again: Again::Elsewhere });
+        return Err(Failure::with_status(fault, "status", status.as_u16(), Again::Elsewhere));
     }
     if status.is_success() {
         return Ok(response);
@@ -94,7 +94,7 @@ pub(super) async fn accept(x: &Exchange, provider: &ProviderRule, model: &ModelR
     if status.is_redirection() || status.is_informational() {
         let fault = Fault::upstream(StatusCode::BAD_GATEWAY, ErrorKind::Server, "the provider answered with a redirect, which is not followed; the operator has to look at its base_url")
             .code("upstream_redirect");
-        return Err(Failure { fault, outcome: "status", status: Some(status.as_u16()), again: Again::Elsewhere });
+        return Err(Failure::with_status(fault, "status", status.as_u16(), Again::Elsewhere));
     }
     let headers = passed_headers(response.headers());
     let pause = retry_after(response.headers(), x.state.now());
@@ -111,7 +111,7 @@ pub(super) async fn accept(x: &Exchange, provider: &ProviderRule, model: &ModelR
     let mut fault = Fault::from(error);
     fault.headers = headers;
     fault.retry_after = pause.or_else(|| provider.dialect.retry_after(&body));
-    Err(Failure { fault, outcome: "status", status: Some(status.as_u16()), again })
+    Err(Failure::with_status(fault, "status", status.as_u16(), again))
 }
 
 /// `retry-after-ms`, or `Retry-After` in seconds or as a date.

@@ -46,10 +46,10 @@ impl Bill {
                 Some(Usage { input: self.weight.about(density), output, estimated: true, ..Usage::default() })
             }
         };
-        entry.usage = usage;
         if let (Some(usage), Some(flight)) = (&usage, flight) {
             flight.used(usage, &self.weight);
         }
-        entry.cost = usage.zip(self.price.as_ref()).map(|(usage, price)| price.cost(&usage, false));
+        let cost = usage.zip(self.price.as_ref()).map(|(usage, price)| price.cost(&usage, false));
+        record.charge(usage, cost);
     }
 }
