@@ -13,6 +13,7 @@ mod crashes;
 mod dialects;
 mod doors;
 mod explain;
+mod files;
 mod history;
 mod issuer;
 mod ledger;
