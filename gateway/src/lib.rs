@@ -29,6 +29,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod names;
 pub mod near;
+pub mod origin;
 pub mod phase;
 pub mod principal;
 pub mod prompts;

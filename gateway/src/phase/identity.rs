@@ -10,6 +10,7 @@ use crate::certificate::Peer;
 use crate::exchange::Exchange;
 use crate::fault::Fault;
 use crate::jwt::{Refusal, Token};
+use crate::origin;
 use crate::principal::{Principal, Stranger, hash_of, shown_key};
 use crate::rules::{ModelRule, Rules};
 
@@ -35,7 +36,7 @@ pub async fn check(x: &mut Exchange) -> Result<(), Fault> {
 ///
 /// # Errors
 /// 401 for a stranger: the same words for an unknown key and for one that has ended. 403 for a good token of somebody who may
-/// not come in, 503 while it cannot be known whether a token is good.
+/// not come in, and for a web page where nobody needs a key; 503 while it cannot be known whether a token is good.
 pub async fn find(rules: &Rules, headers: &HeaderMap, peer: Option<&Peer>, now: Duration) -> Result<Arc<Principal>, Fault> {
     let shown = shown_key(headers);
     let hash = shown.map(hash_of);
@@ -51,7 +52,11 @@ pub async fn find(rules: &Rules, headers: &HeaderMap, peer: Option<&Peer>, now: 
     if shown.is_none() && holding.is_none() && peer.is_some() {
         return Err(ended());
     }
-    rules.principals.find(hash.as_ref(), holding, now).map_err(|stranger| unknown(rules, stranger, peer))
+    let found = rules.principals.find(hash.as_ref(), holding, now).map_err(|stranger| unknown(rules, stranger, peer))?;
+    if found.is_anonymous() {
+        origin::hold(headers, rules.config.on_loopback())?;
+    }
+    Ok(found)
 }
 
 /// A stranger, who is told what would let it in.

@@ -18,6 +18,7 @@ mod history;
 mod issuer;
 mod ledger;
 mod outages;
+mod pages;
 mod passes;
 mod prompts;
 mod proxies;
