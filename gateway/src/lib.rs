@@ -34,6 +34,7 @@ pub mod phase;
 pub mod principal;
 pub mod prompts;
 pub mod purse;
+pub mod rate;
 pub mod road;
 pub mod rules;
 pub mod secret;

@@ -13,9 +13,10 @@ mod tools;
 use bytes::Bytes;
 
 use crate::answer::Answer;
+use crate::envelope::Envelope;
 use crate::sse::Framing;
 use crate::wire::ChatRequest;
-use crate::{Auth, Call, Error, Operation, Provider, Settings, Target, Transcoder, UpstreamError};
+use crate::{Auth, Call, Error, Operation, Provider, Settings, Target, Transcoder, UpstreamError, rate};
 
 const KIND: &str = "bedrock";
 
@@ -59,6 +60,10 @@ impl Provider for Bedrock {
 
     fn path(&self, _: Operation, _: &Target<'_>, _: bool) -> Result<Option<String>, Error> {
         Ok(None)
+    }
+
+    fn other_rates(&self, operation: Operation, body: &Envelope) -> Vec<&'static str> {
+        rate::of_bedrock(operation, body)
     }
 
     fn chat(&self, request: &ChatRequest<'_>, target: &Target<'_>) -> Result<Call, Error> {

@@ -7,6 +7,7 @@ mod vectors;
 use bytes::Bytes;
 
 use crate::answer::Answer;
+use crate::envelope::Envelope;
 use crate::error::ErrorKind;
 use crate::wire::ChatRequest;
 use crate::{Call, Error, Operation, Provider, Settings, Target, Transcoder, UpstreamError, embed, openai, rerank};
@@ -40,6 +41,11 @@ impl Provider for Cohere {
 
     fn path(&self, _: Operation, _: &Target<'_>, _: bool) -> Result<Option<String>, Error> {
         Ok(None)
+    }
+
+    fn other_rates(&self, _: Operation, _: &Envelope) -> Vec<&'static str> {
+        // It is told of none.
+        Vec::new()
     }
 
     fn chat(&self, request: &ChatRequest<'_>, target: &Target<'_>) -> Result<Call, Error> {
