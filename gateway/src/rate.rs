@@ -45,7 +45,7 @@ impl Rate {
         let told = |text: &str| rate::served(dialect, &self.asked, text);
         let last = match text.trim_start().starts_with('{') {
             true => told(text),
-            false => text.lines().filter_map(|line| told(line.strip_prefix("data:")?.trim())).last(),
+            false => text.lines().filter_map(|line| told(line.strip_prefix("data:")?.trim())).next_back(),
         };
         self.standard = last.or(self.standard);
     }

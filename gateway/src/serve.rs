@@ -497,4 +497,17 @@ mod tests {
         assert_eq!(look("127.0.0.1", "auth: { anonymous: false }"), (vec!["auth.anonymous".to_owned()], false));
         assert_eq!(look("127.0.0.1", jwt.lines().next().unwrap()), (vec!["auth.jwt".to_owned()], false), "no token would let anybody in");
     }
+    #[tokio::test]
+    async fn a_reload_opens_no_listener_for_others() {
+        let source = std::env::temp_dir().join(format!("trivium-reload-{}.yaml", std::process::id()));
+        let state = State::new(Ledger::start().unwrap(), Counters::Memory(Memory::volatile()), Arc::default()).unwrap();
+        // The file speaks of loopback, where nobody needs a key; the process listens where it did at its start.
+        for (consumers, good) in [("consumers: { alice: { keys: [key-of-alice] } }\n", true), ("", false), ("consumers: { anonymous: {} }\n", false)] {
+            std::fs::write(&source, format!("listen: 127.0.0.1:8080\nproviders: {{ demo: {{ kind: echo }} }}\nlog: {{ audit: off }}\nusage: off\n{consumers}")).unwrap();
+            let reloader = Reloader { listen: Some(([0, 0, 0, 0], 8080).into()), ..Reloader::new(state.clone(), source.clone()) };
+            let problems = reloader.reload().err().unwrap_or_default();
+            assert_eq!(problems.iter().map(|p| p.path.as_str()).collect::<Vec<_>>(), if good { vec![] } else { vec!["listen"] }, "{consumers}");
+        }
+        std::fs::remove_file(&source).unwrap();
+    }
 }

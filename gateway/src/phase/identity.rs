@@ -140,3 +140,31 @@ pub fn allowed(principal: &Principal, model: &ModelRule, asked: &str) -> Result<
     let message = format!("{} may not use the model `{}`; `GET /v1/models` lists those that it may", principal.name, asked.chars().take(128).collect::<String>());
     Err(Fault::client(StatusCode::FORBIDDEN, ErrorKind::Permission, message).code("model_not_allowed").param("model"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counters::{Counters, Memory};
+    use crate::ledger::Ledger;
+    use crate::state::State;
+
+    /// Who has no key, where others than this machine can ask.
+    async fn nobody(headers: &[(&'static str, &str)]) -> Result<Arc<Principal>, String> {
+        let config = crate::config::from_text("listen: 0.0.0.0:8080\nproviders: { demo: { kind: echo } }\nauth: { anonymous: true }\n", &|_| None).unwrap();
+        let state = State::new(Ledger::start().unwrap(), Counters::Memory(Memory::volatile()), Arc::default()).unwrap();
+        let rules = Rules::build(&config, &state).unwrap();
+        let headers = headers.iter().map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap())).collect();
+        find(&rules, &headers, None, Duration::ZERO).await.map_err(|fault| fault.told.code.unwrap_or_default())
+    }
+
+    #[tokio::test]
+    async fn a_listener_for_others_has_names_that_it_does_not_know() {
+        let found = nobody(&[("host", "llm.example.com")]).await.unwrap();
+        assert!(found.is_anonymous() && !found.files, "files are for who is named, where others than this machine can ask");
+        // A page of its own is the same as its host; without TLS anybody's name may have been bent to it.
+        assert!(nobody(&[("host", "llm.example.com"), ("origin", "https://llm.example.com")]).await.is_ok());
+        for (host, origin) in [("llm.example.com", "https://app.example.com"), ("evil.example", "http://evil.example")] {
+            assert_eq!(nobody(&[("host", host), ("origin", origin)]).await.err().as_deref(), Some("origin_not_allowed"), "{origin}");
+        }
+    }
+}

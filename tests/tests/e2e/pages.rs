@@ -74,23 +74,3 @@ async fn who_shows_a_key_comes_from_where_it_likes() {
     post(&gateway, CHAT, &[&far[..], &[("authorization", "Bearer key-of-alice")]].concat(), body.as_bytes()).await.answer();
     post(&gateway, CHAT, &far, body.as_bytes()).await.fault(403, "origin_not_allowed");
 }
-
-#[tokio::test]
-async fn a_listener_for_others_has_names_that_it_does_not_know() {
-    let yaml = "listen: 0.0.0.0:0\nadmin: off\nproviders: { echo: { kind: echo } }\nmodels: { a: echo/a }\nauth: { anonymous: true }\nlog: { audit: off }\nusage: off\n";
-    let config = gateway::config::from_text(yaml, &|_| None).unwrap();
-    let open = gateway::serve::Gateway::bind(&config, None).await.unwrap();
-    let client = tests::Client::new(([127, 0, 0, 1], open.address().unwrap().port()).into(), std::sync::Arc::default());
-    let running = tokio::spawn(open.run(std::future::pending()));
-    let body = chat("a").to_string();
-    let send = async |headers: &[(&str, &str)]| client.send("POST", CHAT, headers, body.as_bytes()).await;
-    send(&[JSON, ("host", "llm.example.com")]).await.answer();
-    // A page of its own is the same as its host.
-    send(&[JSON, ("host", "llm.example.com"), ("origin", "https://llm.example.com")]).await.answer();
-    send(&[JSON, ("host", "llm.example.com"), ("origin", "https://app.example.com")]).await.fault(403, "origin_not_allowed");
-    // Without TLS anybody's name may have been bent to it.
-    send(&[JSON, ("host", "evil.example"), ("origin", "http://evil.example")]).await.fault(403, "origin_not_allowed");
-    // Files are for who is named, where others than this machine can ask.
-    client.get("/v1/files").await.fault(403, "files_not_allowed");
-    running.abort();
-}
