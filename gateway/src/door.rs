@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
 use providers::generate::Array;
@@ -82,7 +82,8 @@ impl HttpBody for Elements {
 ///
 /// # Errors
 /// Never: every fault is a response.
-pub async fn serve(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+pub async fn serve(state: Arc<State>, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    name_host(&mut request);
     if let Some(refused) = too_long(&state, &request) {
         return Ok(refused);
     }
@@ -104,6 +105,15 @@ pub async fn serve(state: Arc<State>, request: Request<Incoming>) -> Result<Resp
             refuse(request.headers(), Dialect::Chat, &Fault::client(StatusCode::NOT_FOUND, ErrorKind::NotFound, message).code("unknown_path"))
         }
     })
+}
+
+/// HTTP/2 has the host in the URL; whoever looks at a request finds it where HTTP/1 has it.
+fn name_host(request: &mut Request<Incoming>) {
+    if request.version() == Version::HTTP_2
+        && let Some(host) = request.uri().authority().and_then(|authority| HeaderValue::try_from(authority.as_str()).ok())
+    {
+        request.headers_mut().insert(header::HOST, host);
+    }
 }
 
 /// Refuses a head that is larger than the limit.

@@ -2,7 +2,7 @@
 //! of it stops a gateway; `check` tells it, and so does the log when rules come into force.
 
 use crate::config::{Config, Limit, Problem, UnknownPrice};
-use crate::principal::matches;
+use crate::principal::{ANONYMOUS, matches};
 use crate::rules::{Rules, TargetRule};
 
 /// All that is doubtful, with its path.
@@ -17,6 +17,7 @@ pub fn doubts(rules: &Rules) -> Vec<Problem> {
         }
     }
     unknown_prices(config, &targets, &mut doubts);
+    anonymous(rules, &mut doubts);
     let names = rules.names();
     let mut patterns = |path: String, list: &[String]| {
         for (i, pattern) in list.iter().enumerate() {
@@ -36,6 +37,18 @@ pub fn doubts(rules: &Rules) -> Vec<Problem> {
         limits(&format!("groups.{name}"), &group.limits, &mut patterns);
     }
     doubts
+}
+
+/// Requests without a key: what is said of them and does nothing, and what is not said and lets limits be gone around.
+fn anonymous(rules: &Rules, doubts: &mut Vec<Problem>) {
+    let config = &rules.config;
+    let (said, open) = (config.consumers.contains_key(ANONYMOUS), rules.principals.open());
+    if said && !open {
+        doubts.push(Problem::new(format!("consumers.{ANONYMOUS}"), "nobody comes in as it: requests without a key are not served here, unless `auth: { anonymous: true }` says so"));
+    }
+    if open && !said && rules.principals.iter().any(|p| !p.limits.is_empty() || p.is_restricted()) {
+        doubts.push(Problem::new("auth.anonymous", format!("who has used up a key can leave it out: requests without one have no limits, unless `consumers.{ANONYMOUS}` gives them some")));
+    }
 }
 
 fn limits(path: &str, limits: &[Limit], patterns: &mut impl FnMut(String, &[String])) {
@@ -90,6 +103,20 @@ mod tests {
             assert!(found.iter().any(|f| f.starts_with(path) && f.contains(part)), "{path}: {found:?}");
         }
         assert_eq!(found.len(), 4, "{found:?}");
+    }
+
+    #[test]
+    fn requests_without_a_key_are_thought_of() {
+        let limited = "alice: { keys: [key-of-alice], limits: [{ requests: 1, per: 1h }] }";
+        for (rest, path) in [
+            (format!("consumers: {{ {limited} }}\nauth: {{ anonymous: true }}\n"), Some("auth.anonymous: ")),
+            (format!("consumers: {{ {limited}, anonymous: {{ limits: [{{ requests: 1, per: 1h }}] }} }}\nauth: {{ anonymous: true }}\n"), None),
+            (format!("consumers: {{ {limited}, anonymous: {{}} }}\n"), Some("consumers.anonymous: ")),
+            ("consumers: { anonymous: { limits: [{ requests: 1, per: 1h }] } }\n".to_owned(), None),
+        ] {
+            let found = told(&format!("{PROVIDERS}models: {{ gpt: oai/gpt-4o }}\n{rest}"));
+            assert!(found.len() == usize::from(path.is_some()) && found.first().is_none_or(|f| f.starts_with(path.unwrap_or_default())), "{rest}: {found:?}");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::ledger::{Entry, Record};
 use crate::names;
 use crate::principal::Principal;
 use crate::purse::{Estimate, nanodollars};
+use crate::rate::Rate;
 use crate::rules::Rules;
 use crate::state::State;
 use crate::trace::{Trace, new_span, write_hex};
@@ -87,6 +88,8 @@ pub struct Exchange {
     pub fate: Option<Arc<Fate>>,
     /// What the target that is asked charges, where that is known.
     pub price: Option<Arc<Model>>,
+    /// At which rate that target is asked.
+    pub rate: Rate,
     /// What is written down. Moves into the answer's body, and is written when that is dropped.
     pub record: Option<Record>,
     /// Names everything about this request.
@@ -116,6 +119,7 @@ impl Exchange {
             estimate: None,
             fate: None,
             price: None,
+            rate: Rate::default(),
             record: Some(record),
             id,
             span: new_span(),

@@ -230,7 +230,8 @@ fn call(shown: &mut Value, target: &TargetRule, question: &Question, prepared: P
 fn sent(target: &TargetRule, question: &Question, sending: Sending) -> Value {
     let provider = &target.provider;
     let mut headers: Map<String, Value> = sending.headers.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
-    for name in provider.dialect.forwards() {
+    // In the place of the operator's own headers nobody else's stand.
+    for name in provider.dialect.forwards().iter().filter(|name| provider.headers.iter().all(|(own, _)| own != **name)) {
         if let Some(value) = question.headers.get(*name).and_then(|v| v.to_str().ok()).and_then(|v| provider.dialect.forward(name, v)) {
             headers.insert((*name).to_owned(), json!(value));
         }

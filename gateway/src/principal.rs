@@ -28,6 +28,8 @@ pub struct Principal {
     pub groups: Arc<[Arc<str>]>,
     /// What it may spend.
     pub limits: Vec<LimitRule>,
+    /// Whether it may use files and batches.
+    pub files: bool,
     /// Patterns of the consumer's own.
     models: Vec<String>,
     /// Patterns of the groups together; `None` where one of them allows all.
@@ -91,14 +93,25 @@ impl Principals {
             all.by_name.insert(name.clone(), principal.clone());
             all.place(consumer, &principal, config, &mut problems);
         }
+        nameless(config, &mut problems);
         // A group whose members only tokens name is checked all the same: a limit that is not understood would not hold.
         for name in config.groups.keys().filter(|name| !config.consumers.values().any(|c| c.groups.contains(name))) {
             problems.extend(member("", vec![name.clone()], &config.groups).1);
         }
         if open {
-            all.anonymous = Some(Arc::new(Principal { name: ANONYMOUS.into(), groups: Arc::default(), limits: Vec::new(), models: Vec::new(), group_models: None }));
+            // Files are everybody's where there is only one: nobody is known by a key, and nobody else's machine can ask.
+            let files = !config.knows_somebody() && config.on_loopback();
+            let unrestricted = || Arc::new(Principal { name: ANONYMOUS.into(), groups: Arc::default(), limits: Vec::new(), files, models: Vec::new(), group_models: None });
+            all.anonymous = Some(all.by_name.get(ANONYMOUS).cloned().unwrap_or_else(unrestricted));
         }
-        (all, problems)
+        // What is wrong with a group is found with each of its members.
+        let mut told: Vec<Problem> = Vec::with_capacity(problems.len());
+        for problem in problems {
+            if !told.contains(&problem) {
+                told.push(problem);
+            }
+        }
+        (all, told)
     }
 
     /// Notes what a consumer is known by. Each key and each name in a certificate is one consumer's.
@@ -141,7 +154,7 @@ impl Principals {
         let Some(key) = key else { return other().ok_or(Stranger::NoKey) };
         // Looked up by its hash: how long that takes says nothing about any key, known or not.
         let found = match self.keys.get(key) {
-            None => self.made.find(key, now).and_then(|name| self.by_name.get(&*name).cloned().ok_or(Stranger::Unknown)),
+            None => self.made.find(key, now).and_then(|name| self.by_name.get(&*name).filter(|p| !p.is_anonymous()).cloned().ok_or(Stranger::Unknown)),
             Some(rule) if rule.expires.is_some_and(|end| now.as_secs() >= end) => Err(Stranger::Expired),
             Some(rule) => Ok(rule.principal.clone()),
         };
@@ -156,6 +169,9 @@ impl Principals {
     /// long as the token is known. `None` for who is neither.
     #[must_use]
     pub fn known_as(&self, name: &str, groups: &[&str]) -> Option<Arc<Principal>> {
+        if name == ANONYMOUS {
+            return None;
+        }
         if let Some(principal) = self.by_name.get(name) {
             return Some(principal.clone());
         }
@@ -185,6 +201,16 @@ impl Principals {
     #[must_use]
     pub fn takes(&self) -> (bool, bool) {
         (!self.keys.is_empty() || !self.made.is_empty(), !self.certificates.is_empty())
+    }
+}
+
+/// What nobody has: whoever shows something is somebody.
+fn nameless(config: &Config, problems: &mut Vec<Problem>) {
+    let Some(anonymous) = config.consumers.get(ANONYMOUS) else { return };
+    for (list, is_empty) in [("keys", anonymous.keys.is_empty()), ("certificates", anonymous.certificates.is_empty())] {
+        if !is_empty {
+            problems.push(Problem::new(format!("consumers.{ANONYMOUS}.{list}"), "this consumer stands for requests without a key or a certificate; give them to one of another name"));
+        }
     }
 }
 
@@ -265,7 +291,12 @@ impl Principal {
     fn build(name: &str, consumer: &Consumer, config: &Config) -> (Self, Vec<Problem>) {
         let mut problems = Vec::new();
         let mut group_models = Some(Vec::new());
+        let mut files = consumer.files;
         for (i, group) in consumer.groups.iter().enumerate() {
+            files |= config.groups.get(group).is_some_and(|group| group.files);
+            if consumer.groups[..i].contains(group) {
+                problems.push(Problem::new(format!("consumers.{name}.groups[{i}]"), format!("\"{group}\" stands here twice; once is enough")));
+            }
             match config.groups.get(group) {
                 None => {
                     let known: Vec<&str> = config.groups.keys().map(String::as_str).collect();
@@ -282,7 +313,19 @@ impl Principal {
         let (limits, limit_problems) = limits_of(name, config);
         problems.extend(limit_problems);
         let groups = consumer.groups.iter().map(|g| g.as_str().into()).collect();
-        (Principal { limits, name: name.into(), groups, models: consumer.models.clone(), group_models }, problems)
+        (Principal { limits, name: name.into(), groups, files, models: consumer.models.clone(), group_models }, problems)
+    }
+
+    /// Whether it is nobody in particular.
+    #[must_use]
+    pub fn is_anonymous(&self) -> bool {
+        *self.name == *ANONYMOUS
+    }
+
+    /// Whether the consumer or the groups name the models that it may use.
+    #[must_use]
+    pub fn is_restricted(&self) -> bool {
+        !self.models.is_empty() || self.group_models.is_some()
     }
 
     /// Whether a model may be used by this name, as far as the consumer and the groups say.

@@ -108,31 +108,38 @@ pub fn limits_of(name: &str, config: &Config) -> (Vec<LimitRule>, Vec<Problem>) 
     let mut rules = Vec::new();
     let mut problems = Vec::new();
     let Some(consumer) = config.consumers.get(name) else { return (rules, problems) };
-    for (i, limit) in consumer.limits.iter().enumerate() {
-        let path = format!("consumers.{name}.limits[{i}]");
-        if limit.each == Some(Each::Group) {
-            problems.push(Problem::new(format!("{path}.each"), "is for limits of groups"));
-        }
-        keep(&mut rules, &mut problems, &path, limit, &format!("consumer:{name}"), &format!("consumer {name}"));
-    }
+    let wrong = consumer.limits.iter().enumerate().filter(|(_, limit)| limit.each == Some(Each::Group));
+    problems.extend(wrong.map(|(i, _)| Problem::new(format!("consumers.{name}.limits[{i}].each"), "is for limits of groups")));
+    let own = |_: &Limit| (format!("consumer:{name}"), format!("consumer {name}"));
+    compile_all(&consumer.limits, &format!("consumers.{name}.limits"), own, &mut rules, &mut problems);
     for group in &consumer.groups {
         let Some(rule) = config.groups.get(group) else { continue };
-        for (i, limit) in rule.limits.iter().enumerate() {
-            let path = format!("groups.{group}.limits[{i}]");
-            let (holder, whose) = match limit.each.unwrap_or(Each::Consumer) {
-                Each::Consumer => (format!("group:{group}/consumer:{name}"), format!("each member of group {group}")),
-                Each::Group => (format!("group:{group}"), format!("group {group}")),
-            };
-            keep(&mut rules, &mut problems, &path, limit, &holder, &whose);
-        }
+        let whose = |limit: &Limit| match limit.each.unwrap_or(Each::Consumer) {
+            Each::Consumer => (format!("group:{group}/consumer:{name}"), format!("each member of group {group}")),
+            Each::Group => (format!("group:{group}"), format!("group {group}")),
+        };
+        compile_all(&rule.limits, &format!("groups.{group}.limits"), whose, &mut rules, &mut problems);
     }
     (rules, problems)
 }
 
-fn keep(rules: &mut Vec<LimitRule>, problems: &mut Vec<Problem>, path: &str, limit: &Limit, holder: &str, whose: &str) {
-    match compile(limit, holder, whose) {
-        Ok(rule) => rules.push(rule),
-        Err(message) => problems.push(Problem::new(path, message)),
+/// Compiles a list of limits; `whose` says who holds the purse of each, and how that is told.
+fn compile_all(limits: &[Limit], path: &str, whose: impl Fn(&Limit) -> (String, String), rules: &mut Vec<LimitRule>, problems: &mut Vec<Problem>) {
+    let mut seen: Vec<(usize, Arc<str>)> = Vec::new();
+    for (i, limit) in limits.iter().enumerate() {
+        let (holder, told) = whose(limit);
+        match compile(limit, &holder, &told) {
+            Err(message) => problems.push(Problem::new(format!("{path}[{i}]"), message)),
+            Ok(rule) => {
+                if let Some((first, _)) = seen.iter().find(|(_, key)| *key == rule.purse.key) {
+                    // Both would claim from it, and each request would count twice.
+                    let message = format!("counts the same as limits[{first}] over the same time, in one purse; only the smaller of the two can matter, so leave the other out");
+                    problems.push(Problem::new(format!("{path}[{i}]"), message));
+                }
+                seen.push((i, rule.purse.key.clone()));
+                rules.push(rule);
+            }
+        }
     }
 }
 
@@ -160,7 +167,9 @@ fn compile(limit: &Limit, holder: &str, whose: &str) -> Result<LimitRule, String
         (_, Some(per)) => (window(limit, per.0)?, format!(" per {}", spoken(per.0))),
     };
     let kind = match &window {
-        Window::Sliding(d) => format!("sliding:{}", d.as_secs()),
+        // Whole seconds have always been written so, and purses are found by this name over restarts.
+        Window::Sliding(d) if d.subsec_nanos() == 0 => format!("sliding:{}", d.as_secs()),
+        Window::Sliding(d) => format!("sliding:{}", d.as_secs_f64()),
         Window::Fixed(calendar, _) => format!("fixed:{calendar:?}:{}", limit.zone.as_deref().unwrap_or("UTC")),
         Window::None => "now".to_owned(),
     };
@@ -225,7 +234,7 @@ pub fn told(unit: Unit, amount: u64) -> serde_json::Number {
 pub fn spoken(d: Duration) -> String {
     let s = d.as_secs();
     match s {
-        0 => format!("{}ms", d.as_millis()),
+        _ if s == 0 || d.subsec_millis() != 0 => format!("{}ms", d.as_millis()),
         s if s % 86_400 == 0 => format!("{}d", s / 86_400),
         s if s % 3600 == 0 => format!("{}h", s / 3600),
         s if s % 60 == 0 => format!("{}m", s / 60),
@@ -271,6 +280,27 @@ mod tests {
             let (_, problems) = limits(&format!("consumers: {{ a: {{ limits: [{limit}] }} }}"));
             assert!(problems.first().is_some_and(|p| p.contains(part)), "{limit}: {problems:?}");
         }
+    }
+
+    #[test]
+    fn two_limits_have_two_purses_or_are_refused() {
+        let of = |list: &str| {
+            let (rules, problems) = limits(&format!("consumers: {{ a: {{ limits: [{list}] }} }}"));
+            (rules.iter().map(|r| r.purse.key.to_string()).collect::<Vec<_>>(), problems)
+        };
+        for list in [
+            "{ requests: 10, per: 1h }, { requests: 20, per: 1h }",
+            "{ tokens: 10, per: 1h }, { tokens: 10, per: 60m, strict: true }",
+            "{ dollars: 1, per: 28d, window: fixed }, { dollars: 2, per: 31d, window: fixed, zone: UTC }",
+            "{ concurrent: 1 }, { concurrent: 2 }",
+        ] {
+            let (_, problems) = of(list);
+            assert!(problems.len() == 1 && problems[0].starts_with("consumers.a.limits[1]: counts the same as limits[0]"), "{list}: {problems:?}");
+        }
+        let (keys, problems) = of("{ requests: 1, per: 1s }, { requests: 2, per: 1500ms }, { requests: 3, per: 1h }, { requests: 4, per: 1h, window: fixed }, { requests: 5, per: 1h, models: [m] }");
+        assert!(problems.is_empty(), "{problems:?}");
+        assert_eq!((&*keys[0], &*keys[1]), ("consumer:a|Requests|sliding:1|*", "consumer:a|Requests|sliding:1.5|*"));
+        assert_eq!((spoken(Duration::from_millis(1500)), spoken(Duration::from_secs(90))), ("1500ms".to_owned(), "90s".to_owned()));
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub struct Gateway {
     /// The process' state.
     pub state: Arc<State>,
     listener: TcpListener,
+    /// As the configuration of the start has it.
+    listen: SocketAddr,
     admin: Option<TcpListener>,
     access: Access,
     tls: Arc<ArcSwapOption<tls::Listener>>,
@@ -52,7 +54,6 @@ struct Bounds {
     drain: Duration,
 }
 
-const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 /// How long the last of what was spent may take to be kept.
 const LAST_SETTLE: Duration = Duration::from_secs(5);
 /// Most that is read from a client at once. A large body in few pieces costs less than in many; the limit on a request's
@@ -84,8 +85,7 @@ impl Gateway {
         let rules = Rules::build(config, &state).map_err(|p| problems.extend(p)).ok();
         let sinks = Sinks::open(&sinks_of(config), &state.http).map_err(|p| problems.extend(p)).ok();
         let tls = config.tls.as_ref().and_then(|t| tls::Listener::read(t).map_err(|p| problems.extend(p)).ok());
-        let listen = config.listen.unwrap_or(DEFAULT_LISTEN);
-        let listener = bind("listen", listen).await.map_err(|p| problems.push(p)).ok();
+        let listener = bind("listen", config.listens()).await.map_err(|p| problems.push(p)).ok();
         let admin = match Admin::listen(config.admin.as_ref()) {
             Some(at) => bind("admin", at).await.map_err(|p| problems.push(p)).ok(),
             None => None,
@@ -107,7 +107,7 @@ impl Gateway {
             drain: config.drain.map_or(Duration::from_secs(30), |s| s.0),
         };
         let access = Access::open(config, closed);
-        Ok(Gateway { state, listener, admin, access, tls: Arc::new(ArcSwapOption::from_pointee(tls)), bounds, source })
+        Ok(Gateway { state, listener, listen: config.listens(), admin, access, tls: Arc::new(ArcSwapOption::from_pointee(tls)), bounds, source })
     }
 
     /// Where clients connect.
@@ -140,15 +140,15 @@ impl Gateway {
     #[must_use]
     pub fn reloader(&self) -> Option<Reloader> {
         let (source, _) = self.source.clone()?;
-        Some(Reloader { tls: self.tls.clone(), ..Reloader::new(self.state.clone(), source) })
+        Some(Reloader { tls: self.tls.clone(), listen: Some(self.listen), ..Reloader::new(self.state.clone(), source) })
     }
 
     /// Serves until `stop` is done, then drains.
     pub async fn run(self, stop: impl std::future::Future<Output = ()>) {
-        let reloader = self.reloader();
-        let Gateway { state, listener, admin, access, tls, bounds, source } = self;
+        let (reloader, loopback) = (self.reloader(), self.admin_address().is_some_and(|at| at.ip().is_loopback()));
+        let Gateway { state, listener, listen: _, admin, access, tls, bounds, source } = self;
         let reloading = reloader.clone().zip(source).map(|(reloader, (_, seen))| tokio::spawn(reload_on_change(reloader, seen)));
-        let context = Arc::new(admin::Context { state: state.clone(), access, reloader });
+        let context = Arc::new(admin::Context { state: state.clone(), access, reloader, loopback });
         let (end_admin, ended) = tokio::sync::oneshot::channel::<()>();
         let admin = admin.map(|listener| tokio::spawn(admin::serve(context, listener, async { drop(ended.await) })));
         let sweeping = tokio::spawn(sweep(state.clone()));
@@ -322,12 +322,14 @@ async fn connection(
 pub fn check(config: &Config) -> Vec<Problem> {
     let mut problems = telemetry::check(&config.telemetry);
     problems.extend(history::check(config));
-    let listen = config.listen.unwrap_or(DEFAULT_LISTEN);
-    let known = !config.consumers.is_empty() || !config.auth.issuers().is_empty();
-    if !listen.ip().is_loopback() && config.auth.anonymous.is_none() && !known {
+    let known = config.knows_somebody();
+    if !config.on_loopback() && config.auth.anonymous.is_none() && !known {
         problems.push(Problem::new(
             "listen",
-            format!("{listen} is not on loopback, and everyone who reaches it could spend your money: configure `consumers` or `auth.jwt`, or say `auth: {{ anonymous: true }}` if that is meant"),
+            format!(
+                "{} is not on loopback, and everyone who reaches it could spend your money: configure `consumers` or `auth.jwt`, or say `auth: {{ anonymous: true }}` if that is meant",
+                config.listens()
+            ),
         ));
     }
     if !known && config.auth.anonymous == Some(false) {
@@ -343,7 +345,7 @@ pub fn check(config: &Config) -> Vec<Problem> {
 /// Whether requests without a key are served: if it is said so, or if nobody is known by one and only this machine can ask.
 #[must_use]
 pub fn is_open(config: &Config) -> bool {
-    config.auth.anonymous.unwrap_or_else(|| config.consumers.is_empty() && config.auth.issuers().is_empty() && config.listen.unwrap_or(DEFAULT_LISTEN).ip().is_loopback())
+    config.auth.anonymous.unwrap_or_else(|| !config.knows_somebody() && config.on_loopback())
 }
 
 fn sinks_of(config: &Config) -> Vec<SinkConfig> {
@@ -360,6 +362,8 @@ pub struct Reloader {
     state: Arc<State>,
     source: PathBuf,
     tls: Arc<ArcSwapOption<tls::Listener>>,
+    /// Where clients connect: a reload does not change it, whatever the file says.
+    listen: Option<SocketAddr>,
     /// One at a time, so that the last one begun is the one that holds.
     turn: Arc<Mutex<()>>,
 }
@@ -368,7 +372,7 @@ impl Reloader {
     /// Reloads rules, sinks and telemetry of a process from a source.
     #[must_use]
     pub fn new(state: Arc<State>, source: PathBuf) -> Self {
-        Reloader { state, source, tls: Arc::default(), turn: Arc::default() }
+        Reloader { state, source, tls: Arc::default(), listen: None, turn: Arc::default() }
     }
 
     /// Where the configuration comes from.
@@ -403,9 +407,14 @@ impl Reloader {
     pub fn reload(&self) -> Result<(), Vec<Problem>> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let state = &self.state;
-        let draft = crate::config::read(&self.source, &|name| std::env::var(name).ok());
+        let mut draft = crate::config::read(&self.source, &|name| std::env::var(name).ok());
+        let mut problems = check(&draft.config);
+        if let Some(at) = self.listen {
+            draft.config.listen_at(at);
+            let known: Vec<String> = problems.iter().map(|problem| problem.path.clone()).collect();
+            problems.extend(check(&draft.config).into_iter().filter(|problem| !known.contains(&problem.path)));
+        }
         let config = &draft.config;
-        let mut problems = check(config);
         let rules = Rules::build(config, state).map_err(|p| problems.extend(p)).ok();
         let new_tls = match &config.tls {
             None => None,
@@ -490,5 +499,18 @@ mod tests {
         assert_eq!(look("0.0.0.0", "auth: { anonymous: true }"), (none.clone(), true));
         assert_eq!(look("127.0.0.1", "auth: { anonymous: false }"), (vec!["auth.anonymous".to_owned()], false));
         assert_eq!(look("127.0.0.1", jwt.lines().next().unwrap()), (vec!["auth.jwt".to_owned()], false), "no token would let anybody in");
+    }
+    #[tokio::test]
+    async fn a_reload_opens_no_listener_for_others() {
+        let source = std::env::temp_dir().join(format!("trivium-reload-{}.yaml", std::process::id()));
+        let state = State::new(Ledger::start().unwrap(), Counters::Memory(Memory::volatile()), Arc::default()).unwrap();
+        // The file speaks of loopback, where nobody needs a key; the process listens where it did at its start.
+        for (consumers, good) in [("consumers: { alice: { keys: [key-of-alice] } }\n", true), ("", false), ("consumers: { anonymous: {} }\n", false)] {
+            std::fs::write(&source, format!("listen: 127.0.0.1:8080\nproviders: {{ demo: {{ kind: echo }} }}\nlog: {{ audit: off }}\nusage: off\n{consumers}")).unwrap();
+            let reloader = Reloader { listen: Some(([0, 0, 0, 0], 8080).into()), ..Reloader::new(state.clone(), source.clone()) };
+            let problems = reloader.reload().err().unwrap_or_default();
+            assert_eq!(problems.iter().map(|p| p.path.as_str()).collect::<Vec<_>>(), if good { vec![] } else { vec!["listen"] }, "{consumers}");
+        }
+        std::fs::remove_file(&source).unwrap();
     }
 }

@@ -136,7 +136,8 @@ impl Provider for Azure {
     }
 
     fn forwards(&self) -> &'static [&'static str] {
-        &["openai-beta", "x-ms-client-request-id", "x-ms-oai-image-generation-deployment"]
+        // Not `x-ms-oai-image-generation-deployment`: it names another model.
+        &["openai-beta", "x-ms-client-request-id"]
     }
 
     fn error(&self, status: u16, body: &[u8]) -> UpstreamError {

@@ -80,6 +80,11 @@ impl Envelope {
         self.met
     }
 
+    /// The names of the top-level fields, with their escapes.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.fields.iter().map(|f| self.text(f.key.clone()))
+    }
+
     /// The JSON text of a top-level field.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {

@@ -13,6 +13,7 @@ pub mod chat;
 pub mod cohere;
 pub mod compatible;
 pub mod completions;
+pub mod detour;
 pub mod door;
 pub mod echo;
 pub mod embed;
@@ -35,6 +36,7 @@ mod order;
 pub mod outline;
 mod place;
 pub mod prices;
+pub mod rate;
 pub mod rerank;
 pub mod responses;
 pub mod sse;
@@ -48,6 +50,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use answer::{Answer, Delta};
+use detour::Detours;
 use envelope::{Edit, Envelope, Payload};
 pub use error::{Error, ErrorKind, UpstreamError};
 use names::Naming;
@@ -227,6 +230,16 @@ pub trait Provider: Send + Sync {
             edit.set_text("model", target.model);
         }
         Ok(Vec::new())
+    }
+
+    /// What in a client's own body would lead around the model that it asked for. What the operator puts in is not looked at.
+    fn detours(&self) -> Detours {
+        Detours::COMMON
+    }
+
+    /// The fields by which a body in an operation's own dialect asks this provider for what has another price than the table's.
+    fn other_rates(&self, operation: Operation, body: &Envelope) -> Vec<&'static str> {
+        rate::of_openai(operation, body, &[])
     }
 
     /// Whether answers to a passed body may pass too. If not, they are read and written anew.

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use crate::envelope::Edit;
+use crate::envelope::{Edit, Envelope};
 use crate::error::UpstreamError;
 use crate::wire::{Arguments, ChatRequest, Choice, Content, FunctionDef, Message, Part, Str, Tool};
 use crate::{Dialect, Error, Operation, Provider, Settings, Target, carry, openai};
@@ -45,6 +45,11 @@ impl Provider for Mistral {
     fn path(&self, operation: Operation, _: &Target<'_>, _: bool) -> Result<Option<String>, Error> {
         let known = matches!(operation, Operation::Chat(Dialect::Chat) | Operation::Embeddings | Operation::Transcriptions);
         Ok(operation.openai_path().filter(|_| known).map(str::to_owned))
+    }
+
+    fn other_rates(&self, _: Operation, _: &Envelope) -> Vec<&'static str> {
+        // It is told of none.
+        Vec::new()
     }
 
     fn adapt(&self, operation: Operation, edit: &mut Edit<'_>, target: &Target<'_>) -> Result<Vec<String>, Error> {

@@ -123,6 +123,25 @@ impl Model {
         }
     }
 
+    /// The first price that is none: less than nothing, or no finite number.
+    #[must_use]
+    pub fn senseless(&self) -> Option<&'static str> {
+        let prices = [
+            ("input", Some(self.input)),
+            ("output", Some(self.output)),
+            ("cache_read", self.cache_read),
+            ("cache_write", self.cache_write),
+            ("cache_write_1h", self.cache_write_1h),
+            ("input_over_200k", self.input_over_200k),
+            ("output_over_200k", self.output_over_200k),
+            ("cache_read_over_200k", self.cache_read_over_200k),
+            ("input_audio", self.input_audio),
+            ("output_audio", self.output_audio),
+            ("reasoning", self.reasoning),
+        ];
+        prices.into_iter().find(|(_, price)| price.is_some_and(|p| !p.is_finite() || p < 0.0)).map(|(name, _)| name)
+    }
+
     /// What `usage` costs. `batch` halves it, as every provider with a batch API does.
     #[must_use]
     pub fn cost(&self, usage: &Usage, batch: bool) -> Nanodollars {
@@ -185,6 +204,12 @@ impl Prices {
     /// Puts a model on top of the table. `name` is `provider/model` with the provider's configured name.
     pub fn set(&mut self, name: String, model: Model) {
         self.own.insert(name, Arc::new(model));
+    }
+
+    /// Whether the operator has priced a model of the provider of this configured name.
+    #[must_use]
+    pub fn is_own(&self, name: &str, model: &str) -> bool {
+        !self.own.is_empty() && self.own.contains_key(&format!("{name}/{model}"))
     }
 
     /// Figures for a model of a provider: the operator's by the provider's `name`, else the table's by its `kind`. A

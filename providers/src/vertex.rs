@@ -8,14 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::answer::Answer;
 use crate::anthropic;
+use crate::detour::Detours;
 use crate::embed::{Embeddings, Request};
-use crate::envelope::Edit;
+use crate::envelope::{Edit, Envelope};
 use crate::gemini::embed::{Content, Task};
 use crate::gemini::{self, Host};
 use crate::names::Naming;
 use crate::usage::Usage;
 use crate::wire::{ChatRequest, Str};
-use crate::{Auth, Call, Dialect, Error, Operation, Provider, Settings, Target, Transcoder, UpstreamError, path_segment};
+use crate::{Auth, Call, Dialect, Error, Operation, Provider, Settings, Target, Transcoder, UpstreamError, path_segment, rate};
 
 const VERTEX: Host = Host { kind: "vertex", labels: true, call_ids: false };
 
@@ -161,7 +162,17 @@ impl Provider for Vertex {
     }
 
     fn forwards(&self) -> &'static [&'static str] {
-        &["anthropic-beta", "x-vertex-ai-llm-request-type", "x-vertex-ai-llm-shared-request-type"]
+        // Not `x-vertex-ai-llm-request-type` and its like: they ask for tiers at other prices.
+        &["anthropic-beta"]
+    }
+
+    fn detours(&self) -> Detours {
+        anthropic::DETOURS
+    }
+
+    fn other_rates(&self, operation: Operation, body: &Envelope) -> Vec<&'static str> {
+        // One of them has none.
+        [rate::of_anthropic(operation, body), rate::of_gemini(operation, body)].concat()
     }
 
     fn forward<'v>(&self, name: &str, value: &'v str) -> Option<Cow<'v, str>> {

@@ -155,10 +155,11 @@ pub fn streamed(model: &str) -> Value {
     serde_json::json!({ "model": model, "stream": true, "messages": [{ "role": "user", "content": "Say hello." }] })
 }
 
-/// The bytes of a request with a body of known length.
+/// The bytes of a request with a body of known length, to `localhost` unless the headers say otherwise.
 #[must_use]
 pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
-    let mut out = format!("{method} {path} HTTP/1.1\r\nhost: gateway\r\n");
+    let host = if headers.iter().any(|(name, _)| *name == "host") { "" } else { "host: localhost\r\n" };
+    let mut out = format!("{method} {path} HTTP/1.1\r\n{host}");
     for (name, value) in headers {
         out.push_str(&format!("{name}: {value}\r\n"));
     }

@@ -18,6 +18,7 @@ use super::refusal::Refusal;
 use crate::config::{Admin, Config, Problem};
 use crate::durable;
 use crate::keyring::new_key;
+use crate::origin;
 use crate::rules::Rules;
 
 const FILE: &str = "admin.token";
@@ -107,9 +108,14 @@ pub(super) fn is_guarded(path: &str) -> bool {
     path == "/admin" || path.starts_with("/admin/")
 }
 
-/// Lets nobody under `/admin/` who does not show the token, whatever is there.
+/// Lets nobody under `/admin/` who does not show the token, whatever is there. Who reads figures without it asks for this machine
+/// by a name that is nobody's, as long as only this machine is listened to: a page in a browser could have bent its own.
 pub(super) async fn check(Shared(context): Shared<Arc<Context>>, request: Request, next: Next) -> Response {
     if !is_guarded(request.uri().path()) {
+        if context.loopback && matches!(request.uri().path(), "/metrics" | "/status") && !origin::is_for_here(request.headers()) {
+            let message = "this port listens on loopback, and is asked there by its own names only (localhost, 127.0.0.1); elsewhere it needs `admin: { listen, token }`";
+            return Refusal::new(StatusCode::FORBIDDEN, "host_not_allowed", message).into_response();
+        }
         return next.run(request).await;
     }
     let admitted = context.rules().and_then(|rules| context.access.admits(&rules, request.headers()));

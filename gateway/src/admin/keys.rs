@@ -106,6 +106,9 @@ pub(super) async fn list(Shared(context): Shared<Arc<Context>>, Named(name): Nam
 pub(super) async fn make(Shared(context): Shared<Arc<Context>>, Named(name): Named, Body(wish): Body<KeyWish>) -> Result<(StatusCode, Json<NewKey>), Refusal> {
     let rules = context.rules()?;
     let principal = consumers::find(&rules, &name)?;
+    if principal.is_anonymous() {
+        return Err(Refusal::senseless("no_keys", "this consumer stands for requests without a key; make one for another"));
+    }
     let now = context.now();
     let wanted = Wanted { consumer: principal.name.to_string(), name: wish.name.map(named).transpose()?, expires: wish.expires.map(|text| end(&text, now)).transpose()? };
     let fresh = context.state.keyring.make(wanted, now).await?;

@@ -54,6 +54,8 @@ pub struct Context {
     pub access: Access,
     /// Loads the configuration anew, where it came from a file.
     pub reloader: Option<Reloader>,
+    /// Whether only this machine can connect.
+    pub loopback: bool,
 }
 
 impl Context {

@@ -22,6 +22,8 @@ pub struct Consumer {
     pub models: Vec<String>,
     /// What the consumer may spend, on top of what the groups say.
     pub limits: Vec<Limit>,
+    /// Whether the consumer may use `/v1/files` and `/v1/batches`: they belong to the provider's account, so everybody who may use them sees and can delete everybody's. Default: only if one of its groups may.
+    pub files: bool,
 }
 
 /// A key: in plain, or the long form.
@@ -57,6 +59,8 @@ pub struct Group {
     pub models: Vec<String>,
     /// What members may spend.
     pub limits: Vec<Limit>,
+    /// Whether members may use `/v1/files` and `/v1/batches`: they belong to the provider's account, so everybody who may use them sees and can delete everybody's. Default no.
+    pub files: bool,
 }
 
 /// One limit: an amount of one thing per time. Several hold together.

@@ -41,7 +41,7 @@ pub enum ClientAuth {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Auth {
-    /// Whether requests without a key are served. Default: only on loopback, and only while there are neither consumers nor `jwt`.
+    /// Whether requests without a key are served. Default: only on loopback, and only while there are neither consumers nor `jwt`. What they may do and spend stands under `consumers.anonymous`. Those that a web page of somebody else may have sent, by their `Origin` and `Host`, are refused.
     pub anonymous: Option<bool>,
     /// Tokens (JWT) of an OpenID Connect issuer as credentials, or a list of several issuers.
     pub jwt: Option<OneOrMany<Jwt>>,

@@ -15,7 +15,7 @@ mod usage;
 mod yaml;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -34,6 +34,7 @@ pub use usage::{Usage, UsageConfig};
 pub use yaml::Place;
 
 use crate::credential::CredentialConfig;
+use crate::principal::ANONYMOUS;
 
 /// The whole configuration. Nothing in it has to be written: every default is safe.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -58,7 +59,7 @@ pub struct Config {
     pub unknown_price: UnknownPrice,
     /// Prompt templates by name, each with versions.
     pub prompts: BTreeMap<String, BTreeMap<String, PromptVersion>>,
-    /// Consumers by name: their keys, certificates, groups and limits.
+    /// Consumers by name: their keys, certificates, groups and limits. The name `anonymous` is for requests without a key, where `auth.anonymous` lets them in: it has models, groups and limits, and no keys.
     pub consumers: Consumers,
     /// Groups by name.
     pub groups: Groups,
@@ -84,6 +85,18 @@ pub struct Config {
 }
 
 impl Config {
+    /// Where clients connect.
+    #[must_use]
+    pub fn listens(&self) -> SocketAddr {
+        self.listen.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080))
+    }
+
+    /// Whether only this machine can connect.
+    #[must_use]
+    pub fn on_loopback(&self) -> bool {
+        self.listens().ip().is_loopback()
+    }
+
     /// Listens here, whatever the file says.
     pub fn listen_at(&mut self, at: SocketAddr) {
         self.listen = Some(at);
@@ -97,6 +110,12 @@ impl Config {
             Address::Off(_) => self.loaded.set(&["admin"], "off"),
         }
         self.admin = Some(Admin::moved(self.admin.take(), to));
+    }
+
+    /// Whether anybody is known by what they show: a consumer, or a token of an issuer. `anonymous` is who shows nothing.
+    #[must_use]
+    pub fn knows_somebody(&self) -> bool {
+        self.consumers.keys().any(|name| name != ANONYMOUS) || !self.auth.issuers().is_empty()
     }
 
     /// The folder where the gateway keeps what must outlive it.
@@ -148,7 +167,7 @@ pub struct ProviderConfig {
     pub location: Option<String>,
     /// AWS region.
     pub region: Option<String>,
-    /// Headers added to every request to this provider.
+    /// Headers added to every request to this provider. A client's header of the same name is not passed on.
     #[serde(default)]
     pub headers: BTreeMap<String, crate::secret::Secret>,
     /// The HTTP proxy on the way to this provider, such as `http://proxy.example.com:3128`, with `user:password@` before the host if it wants to know; `off` for none. Default what the environment says: `https_proxy`, `http_proxy`, `all_proxy`, `no_proxy`, or the same in capitals.

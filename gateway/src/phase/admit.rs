@@ -16,6 +16,7 @@ use crate::exchange::Exchange;
 use crate::fault::Fault;
 use crate::names;
 use crate::purse::{Estimate, Hold, LimitRule, nanodollars, spoken};
+use crate::rate;
 use crate::rules::{ModelRule, TargetRule};
 use crate::weight::Weight;
 
@@ -50,10 +51,11 @@ pub async fn reserve(x: &mut Exchange, model: &ModelRule, rest: &str) -> Result<
     let bound = answer_bound(x);
     let worst = dearest(&candidates, |_| x.weight.worst(), bound.unwrap_or(longest));
     x.about = dearest(&candidates, |c| x.weight.about(c.density), bound.unwrap_or(longest.min(GUESS)));
-    if worst.cost > 0 {
+    let other = rate::other(x, model, rest);
+    if worst.cost > 0 && other.is_none() {
         x.estimate = Some(worst.cost);
     }
-    hold_to_max_cost(x, &worst)?;
+    hold_to_max_cost(x, &worst, other)?;
     let Some(principal) = x.principal.clone() else { return Ok(()) };
     let limits: Vec<&LimitRule> = principal.limits.iter().filter(|l| l.covers(&x.model)).collect();
     if limits.is_empty() {
@@ -61,6 +63,7 @@ pub async fn reserve(x: &mut Exchange, model: &ModelRule, rest: &str) -> Result<
     }
     if limits.iter().any(|l| l.purse.unit == Unit::Nanodollars) {
         hold_to_known_prices(x, model, rest)?;
+        rate::hold_to_known(x, other)?;
     }
     if x.weight.unseen && limits.iter().any(|l| l.strict && !matches!(l.purse.unit, Unit::Requests | Unit::Concurrent)) {
         let message = "this request names files or a conversation that only the provider can see, so a strict limit could not be held; send their contents";
@@ -174,10 +177,13 @@ fn hold_to_known_prices(x: &Exchange, model: &ModelRule, rest: &str) -> Result<(
 }
 
 /// The client's own bound on what the request may cost, in dollars: the field `max_cost` or the header `x-trivium-max-cost`.
-fn hold_to_max_cost(x: &Exchange, worst: &Estimate) -> Result<(), Fault> {
+fn hold_to_max_cost(x: &Exchange, worst: &Estimate, other: Option<&'static str>) -> Result<(), Fault> {
     let wrong = || Fault::client(StatusCode::BAD_REQUEST, ErrorKind::InvalidRequest, "`x-trivium-max-cost` must be an amount of dollars, such as 0.05").param("x-trivium-max-cost");
     let header = x.headers.get(&names::MAX_COST).map(|v| v.to_str().ok().and_then(nanodollars).ok_or_else(wrong)).transpose()?;
     let Some(most) = header.into_iter().chain(x.max_cost).min() else { return Ok(()) };
+    if let Some(field) = other {
+        return Err(rate::unknown(field, "`max_cost`"));
+    }
     if worst.cost <= most {
         return Ok(());
     }

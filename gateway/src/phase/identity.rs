@@ -10,6 +10,7 @@ use crate::certificate::Peer;
 use crate::exchange::Exchange;
 use crate::fault::Fault;
 use crate::jwt::{Refusal, Token};
+use crate::origin;
 use crate::principal::{Principal, Stranger, hash_of, shown_key};
 use crate::rules::{ModelRule, Rules};
 
@@ -35,7 +36,7 @@ pub async fn check(x: &mut Exchange) -> Result<(), Fault> {
 ///
 /// # Errors
 /// 401 for a stranger: the same words for an unknown key and for one that has ended. 403 for a good token of somebody who may
-/// not come in, 503 while it cannot be known whether a token is good.
+/// not come in, and for a web page where nobody needs a key; 503 while it cannot be known whether a token is good.
 pub async fn find(rules: &Rules, headers: &HeaderMap, peer: Option<&Peer>, now: Duration) -> Result<Arc<Principal>, Fault> {
     let shown = shown_key(headers);
     let hash = shown.map(hash_of);
@@ -51,7 +52,11 @@ pub async fn find(rules: &Rules, headers: &HeaderMap, peer: Option<&Peer>, now: 
     if shown.is_none() && holding.is_none() && peer.is_some() {
         return Err(ended());
     }
-    rules.principals.find(hash.as_ref(), holding, now).map_err(|stranger| unknown(rules, stranger, peer))
+    let found = rules.principals.find(hash.as_ref(), holding, now).map_err(|stranger| unknown(rules, stranger, peer))?;
+    if found.is_anonymous() {
+        origin::hold(headers, rules.config.on_loopback())?;
+    }
+    Ok(found)
 }
 
 /// A stranger, who is told what would let it in.
@@ -134,4 +139,32 @@ pub fn allowed(principal: &Principal, model: &ModelRule, asked: &str) -> Result<
     }
     let message = format!("{} may not use the model `{}`; `GET /v1/models` lists those that it may", principal.name, asked.chars().take(128).collect::<String>());
     Err(Fault::client(StatusCode::FORBIDDEN, ErrorKind::Permission, message).code("model_not_allowed").param("model"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counters::{Counters, Memory};
+    use crate::ledger::Ledger;
+    use crate::state::State;
+
+    /// Who has no key, where others than this machine can ask.
+    async fn nobody(headers: &[(&'static str, &str)]) -> Result<Arc<Principal>, String> {
+        let config = crate::config::from_text("listen: 0.0.0.0:8080\nproviders: { demo: { kind: echo } }\nauth: { anonymous: true }\n", &|_| None).unwrap();
+        let state = State::new(Ledger::start().unwrap(), Counters::Memory(Memory::volatile()), Arc::default()).unwrap();
+        let rules = Rules::build(&config, &state).unwrap();
+        let headers = headers.iter().map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap())).collect();
+        find(&rules, &headers, None, Duration::ZERO).await.map_err(|fault| fault.told.code.unwrap_or_default())
+    }
+
+    #[tokio::test]
+    async fn a_listener_for_others_has_names_that_it_does_not_know() {
+        let found = nobody(&[("host", "llm.example.com")]).await.unwrap();
+        assert!(found.is_anonymous() && !found.files, "files are for who is named, where others than this machine can ask");
+        // A page of its own is the same as its host; without TLS anybody's name may have been bent to it.
+        assert!(nobody(&[("host", "llm.example.com"), ("origin", "https://llm.example.com")]).await.is_ok());
+        for (host, origin) in [("llm.example.com", "https://app.example.com"), ("evil.example", "http://evil.example")] {
+            assert_eq!(nobody(&[("host", host), ("origin", origin)]).await.err().as_deref(), Some("origin_not_allowed"), "{origin}");
+        }
+    }
 }

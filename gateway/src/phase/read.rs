@@ -1,7 +1,7 @@
 //! Reads what the client sends, within its bounds of kind, size and time.
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use providers::{ErrorKind, Operation};
@@ -25,13 +25,7 @@ pub fn head(x: &Exchange) -> Result<(), Fault> {
     if method != Method::POST {
         return Err(Fault::client(StatusCode::METHOD_NOT_ALLOWED, ErrorKind::InvalidRequest, format!("this path takes POST, not {method}")).code("method_not_allowed"));
     }
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let media = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let (good, wanted) = if is_form(operation) { (media == "multipart/form-data", "multipart/form-data") } else { (media == "application/json" || media.ends_with("+json"), "application/json") };
-    if !good {
-        let message = format!("the content type must be {wanted}, and is {}", if media.is_empty() { "missing".to_owned() } else { format!("{media:?}") });
-        return Err(Fault::client(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorKind::InvalidRequest, message).code("unsupported_media_type"));
-    }
+    kind(headers, is_form(operation))?;
     if headers.get(header::CONTENT_ENCODING).is_some_and(|e| e != "identity") {
         return Err(
             Fault::client(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorKind::InvalidRequest, "compressed request bodies are not read; send the body without content-encoding").code("unsupported_encoding")
@@ -42,6 +36,21 @@ pub fn head(x: &Exchange) -> Result<(), Fault> {
         return Err(too_large(limits));
     }
     Ok(())
+}
+
+/// Whether a body is a form where one is wanted, and JSON where that is.
+///
+/// # Errors
+/// 415, saying what would be right.
+pub fn kind(headers: &HeaderMap, form: bool) -> Result<(), Fault> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let media = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let (good, wanted) = if form { (media == "multipart/form-data", "multipart/form-data") } else { (media == "application/json" || media.ends_with("+json"), "application/json") };
+    if good {
+        return Ok(());
+    }
+    let message = format!("the content type must be {wanted}, and is {}", if media.is_empty() { "missing".to_owned() } else { format!("{media:?}") });
+    Err(Fault::client(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorKind::InvalidRequest, message).code("unsupported_media_type"))
 }
 
 fn too_large(limits: &Limits) -> Fault {

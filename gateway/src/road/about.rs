@@ -12,7 +12,7 @@ use crate::door::{admit, refuse};
 use crate::fault::{Fault, model_not_found};
 use crate::history::OWN_DAYS;
 use crate::phase::identity;
-use crate::principal::{ANONYMOUS, Principal};
+use crate::principal::Principal;
 use crate::purse::told;
 use crate::road::visible;
 use crate::rules::{ModelRule, Rules};
@@ -83,7 +83,7 @@ pub async fn usage(state: &State, request: &Request<Incoming>) -> Response<Body>
         .collect();
     let mut usage = serde_json::json!({ "object": "usage", "consumer": &*principal.name, "groups": principal.groups, "limits": limits });
     // Who has no key is not told what everybody else without one does.
-    if let Some(history) = state.ledger.history().filter(|_| &*principal.name != ANONYMOUS) {
+    if let Some(history) = state.ledger.history().filter(|_| !principal.is_anonymous()) {
         // `null` says that there is a history, and that it could not be read just now.
         usage["history"] = match history.own(&principal.name, days).await {
             Some(Ok(report)) => report.json(),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use http::{HeaderName, Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use providers::envelope::Payload;
 use providers::{ErrorKind, Operation, Target};
 
@@ -36,11 +36,15 @@ pub async fn serve(state: Arc<State>, request: Request<Incoming>, operation: Ope
 
 async fn pass(x: &mut Exchange, rules: &Rules, parts: &http::request::Parts, body: Incoming, rest: &str) -> Result<Response<Body>, Fault> {
     identity::check(x).await?;
+    may(x, rules, rest)?;
     if !matches!(parts.method, Method::GET | Method::POST | Method::DELETE) {
         return Err(Fault::client(StatusCode::METHOD_NOT_ALLOWED, ErrorKind::InvalidRequest, "this path takes GET, POST or DELETE").code("method_not_allowed"));
     }
     if rest.split('/').any(|s| s == "." || s == "..") || rest.contains(['%', '\\']) {
         return Err(Fault::client(StatusCode::BAD_REQUEST, ErrorKind::InvalidRequest, "the path of a file or batch must be its plain id"));
+    }
+    if parts.method == Method::POST && !body.is_end_stream() {
+        read::kind(&x.headers, x.operation == Operation::Files)?;
     }
     let (provider, base) = choose(x, rules)?;
     admit::reserve_request(x).await?;
@@ -52,9 +56,6 @@ async fn pass(x: &mut Exchange, rules: &Rules, parts: &http::request::Parts, bod
     };
     let mut request = Request::builder().method(parts.method.clone()).uri(uri);
     if let Some(headers) = request.headers_mut() {
-        for (name, value) in &provider.headers {
-            headers.insert(name, value.clone());
-        }
         for name in [header::CONTENT_TYPE, header::ACCEPT] {
             if let Some(value) = x.headers.get(&name) {
                 headers.insert(name, value.clone());
@@ -101,6 +102,27 @@ async fn pass(x: &mut Exchange, rules: &Rules, parts: &http::request::Parts, bod
         }
     }
     Ok(out)
+}
+
+/// Whether who is asking may: what is in the provider's account is everybody's who may look into it, and a batch asks for the
+/// models that its file names, which nobody here reads.
+fn may(x: &Exchange, rules: &Rules, rest: &str) -> Result<(), Fault> {
+    let Some(principal) = &x.principal else { return Err(Fault::gateway("nobody is asking")) };
+    let refused = |message: String, code: &str| Err(Fault::client(StatusCode::FORBIDDEN, ErrorKind::Permission, message).code(code));
+    let name = &principal.name;
+    if !principal.files {
+        let whose = if principal.is_anonymous() { "`consumers.anonymous`".to_owned() } else { format!("{name} or one of its groups") };
+        let message = format!(
+            "{name} may not use files and batches: they belong to the provider's account, and everybody who may use them sees and can delete everybody's; if that is meant, the operator can say `files: true` on {whose}"
+        );
+        return refused(message, "files_not_allowed");
+    }
+    // Ending a batch costs nothing.
+    let begins = x.operation == Operation::Batches && x.method == Method::POST && !rest.ends_with("/cancel");
+    if begins && (principal.is_restricted() || rules.shuts_out(principal)) {
+        return refused(format!("{name} may use some of the models here only, and a batch's file may name any model; send the requests one by one"), "batch_not_allowed");
+    }
+    Ok(())
 }
 
 /// The provider that is meant, and its path for the operation.

@@ -175,6 +175,10 @@ impl Builder<'_> {
                 };
                 found
             }
+            PriceEntry::Own(own) if own.senseless().is_some() => {
+                let field = own.senseless().unwrap_or_default();
+                return self.problem(path, format!("`{field}` is less than nothing, or no number: a price is 0 or more dollars for a million tokens"));
+            }
             PriceEntry::Own(own) => match in_table(&provider.kind, model) {
                 Some(known) => own.knowing(&known),
                 None => (**own).clone(),

@@ -18,7 +18,7 @@ use crate::config::{Balance, Config, ModelKind, Sticky, UnknownPrice};
 use crate::credential::Credential;
 use crate::figures::Figures;
 use crate::jwt::Tokens;
-use crate::principal::{Access, Principals};
+use crate::principal::{Access, Principal, Principals};
 use crate::prompts::{PromptRule, Prompts};
 use crate::secret::Shown;
 use crate::target::{BreakerRule, Stats};
@@ -222,6 +222,12 @@ impl Rules {
     #[must_use]
     pub fn named(&self, name: &str) -> Option<&Arc<ModelRule>> {
         self.models.get(name).or_else(|| self.wildcards.iter().map(|w| &w.model).find(|m| *m.name == *name))
+    }
+
+    /// Whether a model's `allow` or `deny` keeps somebody from it.
+    #[must_use]
+    pub fn shuts_out(&self, who: &Principal) -> bool {
+        self.models.values().chain(self.wildcards.iter().map(|w| &w.model)).any(|model| !model.access.admits(who))
     }
 
     /// The names that clients can ask for, sorted; wildcards as they are written.

@@ -20,11 +20,12 @@ pub(crate) use tools::NAMING;
 pub use usage::{MessagesUsage, tap_usage};
 
 use crate::answer::Answer;
-use crate::envelope::Edit;
+use crate::detour::Detours;
+use crate::envelope::{Edit, Envelope};
 use crate::error::{ErrorKind, UpstreamError};
 use crate::names::Naming;
 use crate::wire::ChatRequest;
-use crate::{Auth, Call, Dialect, Error, Operation, Provider, Settings, Target, Transcoder, messages, openai};
+use crate::{Auth, Call, Dialect, Error, Operation, Provider, Settings, Target, Transcoder, messages, openai, rate};
 
 /// The version of the API that this code was written for. What an SDK sends may be newer.
 const VERSION: &str = "2023-06-01";
@@ -50,6 +51,9 @@ impl Host {
     /// Google's Vertex AI: `rawPredict` and `streamRawPredict`.
     pub const VERTEX: Host = Host { kind: "vertex", version_in_body: Some("vertex-2023-10-16"), stream_in_body: true, output_config: true, urls: false };
 }
+
+/// A tool by which another model of Claude's is asked, at its own price.
+pub(crate) const DETOURS: Detours = Detours { fields: &[], tools: &["advisor"] };
 
 /// Anthropic, or any host that speaks exactly as it does.
 #[derive(Debug)]
@@ -101,6 +105,14 @@ impl Provider for Anthropic {
 
     fn naming(&self, _: &Target<'_>) -> Naming {
         NAMING
+    }
+
+    fn detours(&self) -> Detours {
+        DETOURS
+    }
+
+    fn other_rates(&self, operation: Operation, body: &Envelope) -> Vec<&'static str> {
+        rate::of_anthropic(operation, body)
     }
 
     fn chat(&self, request: &ChatRequest<'_>, target: &Target<'_>) -> Result<Call, Error> {

@@ -13,10 +13,11 @@ mod tools;
 use bytes::Bytes;
 
 use crate::answer::Answer;
+use crate::envelope::Envelope;
 use crate::names::Naming;
 use crate::sse::Framing;
 use crate::wire::ChatRequest;
-use crate::{Auth, Call, Error, Operation, Provider, Settings, Target, Transcoder, UpstreamError};
+use crate::{Auth, Call, Error, Operation, Provider, Settings, Target, Transcoder, UpstreamError, rate};
 
 const KIND: &str = "bedrock";
 
@@ -64,6 +65,10 @@ impl Provider for Bedrock {
 
     fn naming(&self, _: &Target<'_>) -> Naming {
         tools::NAMING
+    }
+
+    fn other_rates(&self, operation: Operation, body: &Envelope) -> Vec<&'static str> {
+        rate::of_bedrock(operation, body)
     }
 
     fn chat(&self, request: &ChatRequest<'_>, target: &Target<'_>) -> Result<Call, Error> {

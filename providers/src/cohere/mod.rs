@@ -7,6 +7,7 @@ mod vectors;
 use bytes::Bytes;
 
 use crate::answer::Answer;
+use crate::envelope::Envelope;
 use crate::error::ErrorKind;
 use crate::names::Naming;
 use crate::wire::ChatRequest;
@@ -46,6 +47,11 @@ impl Provider for Cohere {
     fn naming(&self, _: &Target<'_>) -> Naming {
         // "Only the characters a-z, A-Z, 0-9, _ and must not begin with a digit"; of the length it says nothing.
         Naming { also: "", begins_as_word: true, ..Naming::OPENAI }
+    }
+
+    fn other_rates(&self, _: Operation, _: &Envelope) -> Vec<&'static str> {
+        // It is told of none.
+        Vec::new()
     }
 
     fn chat(&self, request: &ChatRequest<'_>, target: &Target<'_>) -> Result<Call, Error> {

@@ -5,9 +5,10 @@ mod messages;
 mod request;
 
 use crate::answer::Answer;
-use crate::envelope::Edit;
+use crate::detour::{self, Detours};
+use crate::envelope::{Edit, Envelope};
 use crate::error::UpstreamError;
-use crate::{Dialect, Error, Operation, Provider, Settings, Target, Transcoder, openai};
+use crate::{Dialect, Error, Operation, Provider, Settings, Target, Transcoder, openai, rate};
 
 /// A host's place and its differences.
 #[derive(Debug)]
@@ -41,6 +42,12 @@ pub struct Preset {
     pub drops: &'static [&'static str],
     /// Parameters that it does not honour and that change the meaning.
     pub refuses: &'static [&'static str],
+    /// What leads around the model that was asked for.
+    pub detours: Detours,
+    /// Its own words for tiers at the price of the table.
+    pub tiers: &'static [&'static str],
+    /// Fields that say which of the hosts behind it may answer, each of which has a price of its own.
+    pub hosts: &'static [&'static str],
     /// Differences that few hosts have.
     pub oddities: &'static [Oddity],
 }
@@ -99,6 +106,9 @@ pub(crate) const PLAIN: Preset = Preset {
     no_thinking: None,
     drops: &[],
     refuses: &[],
+    detours: Detours::COMMON,
+    tiers: &[],
+    hosts: &[],
     oddities: &[],
 };
 
@@ -141,6 +151,10 @@ pub const PRESETS: &[Preset] = &[
         efforts: &["none", "default", "low", "medium", "high"],
         drops: &["logit_bias", "store", "metadata", "verbosity", "prediction", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "safety_identifier"],
         refuses: &["logprobs", "top_logprobs"],
+        // `flex` costs the same and may be refused; `performance` is by contract.
+        tiers: &["on_demand", "flex"],
+        // The models behind its compound systems.
+        detours: Detours { fields: &["compound_custom"], tools: &[] },
         oddities: &[Oddity::OneChoice, Oddity::ErrorAside],
         ..PLAIN
     },
@@ -154,6 +168,7 @@ pub const PRESETS: &[Preset] = &[
         thinking: Thinking::Content,
         efforts: &["low", "medium", "high"],
         no_thinking: Some(("reasoning", r#"{"enabled":false}"#)),
+        detours: Detours { fields: &["safety_model"], tools: &[] },
         oddities: &[Oddity::CountedLogprobs, Oddity::StopList],
         ..PLAIN
     },
@@ -238,6 +253,8 @@ pub const PRESETS: &[Preset] = &[
         odd_answers: true,
         thinking: Thinking::Blocks,
         developer: true,
+        detours: Detours { fields: &["route", "preset", "plugins"], tools: &["openrouter:"] },
+        hosts: &["provider"],
         oddities: &[Oddity::CustomTools],
         ..PLAIN
     },
@@ -338,6 +355,18 @@ impl Provider for Compatible {
             edit.remove("stream_options");
         }
         Ok(warnings)
+    }
+
+    fn detours(&self) -> Detours {
+        self.preset.detours
+    }
+
+    fn other_rates(&self, operation: Operation, body: &Envelope) -> Vec<&'static str> {
+        // Only a chat loses what is dropped, and so does what becomes one.
+        let chat = !self.preset.also.contains(&operation);
+        let mut found = if chat && self.preset.drops.contains(&"service_tier") { Vec::new() } else { rate::of_openai(operation, body, self.preset.tiers) };
+        found.extend(self.preset.hosts.iter().filter(|name| body.get(name).is_some_and(|raw| !detour::says_nothing(raw))));
+        found
     }
 
     fn verbatim(&self, operation: Operation) -> bool {

@@ -19,10 +19,10 @@ pub use usage::tap_usage;
 
 use crate::answer::Answer;
 use crate::embed::{Embeddings, Request};
-use crate::envelope::Edit;
+use crate::envelope::{Edit, Envelope};
 use crate::names::Naming;
 use crate::wire::ChatRequest;
-use crate::{Auth, Call, Dialect, Error, Operation, Provider, Settings, Target, Transcoder, UpstreamError, path_segment};
+use crate::{Auth, Call, Dialect, Error, Operation, Provider, Settings, Target, Transcoder, UpstreamError, path_segment, rate};
 use model::Model;
 
 /// What differs between the places that speak Gemini's dialect.
@@ -83,6 +83,10 @@ impl Provider for Gemini {
 
     fn naming(&self, _: &Target<'_>) -> Naming {
         NAMING
+    }
+
+    fn other_rates(&self, operation: Operation, body: &Envelope) -> Vec<&'static str> {
+        rate::of_gemini(operation, body)
     }
 
     fn chat(&self, request: &ChatRequest<'_>, target: &Target<'_>) -> Result<Call, Error> {

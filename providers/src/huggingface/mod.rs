@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::answer::Answer;
 use crate::embed::{self, Embeddings};
-use crate::envelope::Edit;
+use crate::envelope::{Edit, Envelope};
 use crate::error::{ErrorKind, UpstreamError};
 use crate::rerank::{self, Ranked, Ranking};
 use crate::usage::Usage;
 use crate::wire::{ChatRequest, Str};
-use crate::{Call, Dialect, Error, Operation, Provider, Settings, Target, Transcoder, openai, path_segment};
+use crate::{Call, Dialect, Error, Operation, Provider, Settings, Target, Transcoder, openai, path_segment, rate};
 
 const KIND: &str = "huggingface";
 
@@ -75,6 +75,11 @@ impl Provider for HuggingFace {
             _ => false,
         };
         Ok(operation.openai_path().filter(|_| known).map(|path| format!("/v1{path}")))
+    }
+
+    fn other_rates(&self, operation: Operation, body: &Envelope) -> Vec<&'static str> {
+        // A chat loses it, and so does what becomes one.
+        if operation == Operation::Chat(Dialect::Responses) { rate::of_openai(operation, body, &[]) } else { Vec::new() }
     }
 
     fn adapt(&self, operation: Operation, edit: &mut Edit<'_>, target: &Target<'_>) -> Result<Vec<String>, Error> {

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::answer::Answer;
 use crate::embed::{self, Embeddings};
+use crate::envelope::Envelope;
 use crate::sse::Framing;
 use crate::usage::Usage;
 use crate::wire::{ChatRequest, Str};
@@ -51,6 +52,11 @@ impl Provider for Ollama {
 
     fn path(&self, _: Operation, _: &Target<'_>, _: bool) -> Result<Option<String>, Error> {
         Ok(None)
+    }
+
+    fn other_rates(&self, _: Operation, _: &Envelope) -> Vec<&'static str> {
+        // It is told of none.
+        Vec::new()
     }
 
     fn chat(&self, request: &ChatRequest<'_>, target: &Target<'_>) -> Result<Call, Error> {

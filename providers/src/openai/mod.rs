@@ -49,7 +49,8 @@ impl Provider for OpenAi {
     }
 
     fn forwards(&self) -> &'static [&'static str] {
-        &["openai-beta", "openai-organization", "openai-project", "idempotency-key"]
+        // Whose budget is spent (`openai-organization`, `openai-project`) is for whom the key belongs to to say.
+        &["openai-beta", "idempotency-key"]
     }
 }
 

@@ -13,7 +13,7 @@ const JSON: (&str, &str) = ("content-type", "application/json");
 /// A gateway with alice, who has these limits.
 async fn start(mock: &Mock, models: &str, limits: &str) -> Running {
     let yaml = format!(
-        "models: {{ {models} }}\nprices: {{ well/a: {{ input: 1, output: 1, max_output: 100 }} }}\nconsumers: {{ alice: {{ keys: [key-of-alice], limits: [{limits}] }} }}\ndata: \"{{{{folder}}}}\"\n"
+        "models: {{ {models} }}\nprices: {{ well/a: {{ input: 1, output: 1, max_output: 100 }} }}\nconsumers: {{ alice: {{ keys: [key-of-alice], files: true, limits: [{limits}] }} }}\ndata: \"{{{{folder}}}}\"\n"
     );
     Running::start(&yaml, mock).await
 }

@@ -107,14 +107,14 @@ async fn bodies_over_the_limit() {
     let big = json!({ "model": "well", "messages": [{ "role": "user", "content": "x".repeat(8192) }] }).to_string();
     gateway.client().post_bytes(CHAT, big.as_bytes()).await.fault(413, "body_too_large");
     // Without a length it is seen only while it is read.
-    let mut chunked = format!("POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n").into_bytes();
+    let mut chunked = format!("POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n").into_bytes();
     for piece in big.as_bytes().chunks(1000) {
         chunked.extend_from_slice(format!("{:x}\r\n{}\r\n", piece.len(), std::str::from_utf8(piece).unwrap()).as_bytes());
     }
     chunked.extend_from_slice(b"0\r\n\r\n");
     gateway.client().raw(&chunked).await.fault(413, "body_too_large");
     // A length that only claims to be large is refused before anything of it is read.
-    let head = format!("POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 99999999999\r\n\r\n");
+    let head = format!("POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 99999999999\r\n\r\n");
     gateway.client().raw(head.as_bytes()).await.fault(413, "body_too_large");
     assert_eq!(mock.received().len(), 0);
     gateway.serves().await;
@@ -180,15 +180,15 @@ async fn clients_that_are_too_slow() {
     let (mock, gateway) = start("limits: { read: 300ms }").await;
     // A head that never ends.
     let mut slow = gateway.client().connect().await;
-    slow.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n").await;
+    slow.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n").await;
     assert!(slow.try_head().await.is_none_or(|head| head.status == 408));
     // A body that never ends.
     let mut slow = gateway.client().connect().await;
-    slow.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"model\":").await;
+    slow.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"model\":").await;
     slow.response().await.fault(408, "request_timeout");
     // A body that breaks off.
     let mut gone = gateway.client().connect().await;
-    gone.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"model\":").await;
+    gone.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"model\":").await;
     drop(gone);
     assert_eq!(mock.received().len(), 0);
     gateway.serves().await;

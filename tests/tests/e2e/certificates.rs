@@ -180,7 +180,7 @@ async fn limits_and_models_hold_for_who_has_a_certificate() {
         "limits",
         &authority,
         ", client_auth: optional",
-        "models: { other: well/other }\nconsumers: { service: { certificates: [\"spiffe://a/b\"], keys: [key-of-service], models: [well], limits: [{ requests: 3, per: 1h }] } }\ndata: \"{{folder}}\"\n",
+        "models: { other: well/other }\nconsumers: { service: { certificates: [\"spiffe://a/b\"], keys: [key-of-service], models: [well], files: true, limits: [{ requests: 3, per: 1h }] } }\ndata: \"{{folder}}\"\n",
     )
     .await;
     let identity = authority.uri("spiffe://a/b");

@@ -197,3 +197,44 @@ async fn who_leaves_a_working_provider_is_charged_what_was_reserved() {
     let usage = used(&gateway, "key-of-alice").await;
     assert_eq!((&usage["limits"][0]["used"], &usage["limits"][0]["reserved"]), (&json!(held), &json!(0)));
 }
+
+#[tokio::test]
+async fn who_has_no_key_has_the_limits_and_models_of_anonymous() {
+    let mock = Mock::start().await;
+    let yaml = "models: { a: well/a, b: well/b }\nconsumers: { alice: { keys: [key-of-alice], limits: [{ requests: 1, per: 1h }] }, anonymous: { groups: [guests], limits: [{ requests: 2, per: 1h }] } }\n\
+                groups: { guests: { models: [a] } }\nauth: { anonymous: true }\n";
+    let gateway = Running::start(yaml, &mock).await;
+    ask(&gateway, "key-of-alice", &chat("b")).await.answer();
+    ask(&gateway, "key-of-alice", &chat("b")).await.fault(429, "rate_limit_exceeded");
+    // Without the key there is no more than anybody has without one.
+    let client = gateway.client();
+    client.chat("b").await.fault(403, "model_not_allowed");
+    client.chat("a").await.answer();
+    client.chat("a").await.answer();
+    client.chat("a").await.fault(429, "rate_limit_exceeded");
+    let usage = client.get("/v1/usage").await.json();
+    assert_eq!((&usage["consumer"], &usage["limits"][0]["used"], usage.get("history")), (&json!("anonymous"), &json!(2), None));
+    let entry = gateway.entries(6).await.remove(3);
+    assert_eq!((&entry["consumer"], &entry["groups"]), (&json!("anonymous"), &json!(["guests"])));
+    let refused = gateway.admin_ask("POST", "/admin/consumers/anonymous/keys", Some(&json!({ "name": "x" }))).await;
+    assert!(refused.status == 422 && refused.text().contains("without a key"), "{}", refused.text());
+}
+
+#[tokio::test]
+async fn what_cannot_hold_is_refused_when_it_is_loaded() {
+    let mock = Mock::start().await;
+    let refused = async |yaml: &str| Running::try_start(yaml, &mock).await.err().map(|problems| tests::harness::said(&problems)).unwrap_or_default();
+    for (yaml, parts) in [
+        ("consumers: { alice: { keys: [key-of-alice], limits: [{ requests: 10, per: 1h }, { requests: 20, per: 1h }] } }\n", ["consumers.alice.limits[1]: ", "limits[0]", "only the smaller"]),
+        (
+            "consumers: { a: { groups: [g] }, b: { groups: [g] } }\ngroups: { g: { limits: [{ tokens: 1, per: 1m }, { dollars: 1, per: 28d, window: fixed }, { dollars: 2, per: 31d, window: fixed }] } }\n",
+            ["groups.g.limits[2]: ", "limits[1]", "only the smaller"],
+        ),
+        ("prices: { well/well: { input: -1, output: 2 } }\n", ["prices.well/well: ", "`input`", "less than nothing"]),
+        ("prices: { well/well: { input: 1, output: 2, cache_read: -0.5 } }\n", ["prices.well/well: ", "`cache_read`", "less than nothing"]),
+        ("consumers: { anonymous: { keys: [key-of-nobody] } }\nauth: { anonymous: true }\n", ["consumers.anonymous.keys: ", "without a key", ""]),
+    ] {
+        let said = refused(yaml).await;
+        assert!(parts.iter().all(|part| said.contains(part)) && said.matches(parts[0]).count() == 1, "{yaml}: {said}");
+    }
+}

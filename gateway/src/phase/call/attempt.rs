@@ -14,6 +14,7 @@ use super::read::{collect, raw, read_whole, said, streamed};
 use super::send::{accept, passed_headers, send};
 use super::{Kind, Reply};
 use crate::exchange::Exchange;
+use crate::rate::Rate;
 use crate::rules::{ModelRule, TargetRule};
 use crate::stream::Seen;
 use crate::whole::{self, Work};
@@ -26,6 +27,7 @@ pub(super) async fn attempt(x: &mut Exchange, model: &ModelRule, target: &Target
     x.warnings.clear();
     let price = target.price_of(&name, &x.rules.prices);
     x.price.clone_from(&price);
+    x.rate = Rate::at(x, target, &name);
     let t = Target { model: &name, info: price.as_deref() };
     if let Some(entry) = x.entry() {
         entry.provider = Some(provider.name.clone());

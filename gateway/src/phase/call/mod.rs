@@ -187,7 +187,7 @@ fn at_work(x: &mut Exchange, works: bool) {
 
 /// Writes down a try: how it ended, with what status, and what it used in vain.
 fn note_try(x: &mut Exchange, target: &TargetRule, (outcome, status, used): (&'static str, Option<u16>, Option<Usage>), began: Instant, span_id: u64) {
-    let price = x.price.as_deref();
+    let price = x.price.as_deref().filter(|_| x.rate.is_known());
     let spent = used.map(|usage| Box::new(Spent { usage, cost: price.map(|price| price.cost(&usage, false)) }));
     if let Some(record) = &mut x.record {
         record.tried(Try { target: target.name.clone(), kind: target.provider.dialect.kind(), outcome, status, span_id, spent, ..Try::default() }, began);

@@ -58,6 +58,7 @@ impl Sending {
 
 /// Finds out what a target is sent. What it has to leave out is noted among the warnings.
 pub(crate) fn prepare(asked: &mut Asked, provider: &ProviderRule, t: &Target<'_>) -> Result<Prepared, Failure> {
+    provider.dialect.detours().hold(provider.dialect.kind(), &asked.envelope)?;
     match asked.operation {
         // A rewritten embeddings or rerank request is still in the provider's own dialect: only its bytes are others.
         Operation::Embeddings | Operation::Rerank | Operation::EmbedContent | Operation::BatchEmbedContents if provider.dialect.path(asked.operation, t, false)?.is_none() => {

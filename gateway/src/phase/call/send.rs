@@ -27,15 +27,12 @@ pub(super) async fn send(x: &Exchange, target: &TargetRule, sending: Sending) ->
     let headers = &mut parts.headers;
     headers.reserve(12);
     headers.insert(header::CONTENT_TYPE, sending.content_type);
-    for (name, value) in &provider.headers {
-        headers.insert(name, value.clone());
-    }
+    common_headers(x, provider, headers);
     for (name, value) in &sending.headers {
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(HeaderName::from_static(name), value);
         }
     }
-    common_headers(x, provider, headers);
     provider.credential.apply(&mut parts, &sending.body).await.map_err(|e| Failure::new(e, "credential", Again::Elsewhere))?;
     let call = upstream::Call { method: parts.method, uri: parts.uri, headers: parts.headers, body: sending.body };
     target.client.call(call).await.map_err(|e| Failure::new(unreachable(&e), "connect", Again::Anywhere))
@@ -47,7 +44,8 @@ pub fn unreachable(e: &upstream::Error) -> Fault {
     Fault::upstream(StatusCode::BAD_GATEWAY, ErrorKind::Server, format!("the provider {what}")).code("upstream_unreachable").detail(chain(e))
 }
 
-/// Headers of every call: who we are, the trace, and those of the client's that are for this provider.
+/// Headers of every call: who we are, the trace, those of the client's that are for this provider, and the operator's own, in
+/// whose place nobody else's stand.
 pub fn common_headers(x: &Exchange, provider: &ProviderRule, headers: &mut HeaderMap) {
     headers.insert(header::USER_AGENT, HeaderValue::from_static(crate::state::USER_AGENT));
     for name in &provider.forwards {
@@ -66,6 +64,9 @@ pub fn common_headers(x: &Exchange, provider: &ProviderRule, headers: &mut Heade
         if let Some(state) = x.headers.get(&names::TRACESTATE) {
             headers.insert(&names::TRACESTATE, state.clone());
         }
+    }
+    for (name, value) in &provider.headers {
+        headers.insert(name, value.clone());
     }
 }
 

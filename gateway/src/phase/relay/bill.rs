@@ -6,6 +6,7 @@ use providers::prices::Model;
 use providers::usage::Usage;
 
 use crate::ledger::Record;
+use crate::rate::Rate;
 use crate::rules::Rules;
 use crate::stream::Seen;
 use crate::target::InFlight;
@@ -15,6 +16,7 @@ use crate::weight::{DENSITY, Weight};
 pub(super) struct Bill {
     pub(super) rules: Arc<Rules>,
     pub(super) price: Option<Arc<Model>>,
+    pub(super) rate: Rate,
     pub(super) weight: Weight,
     /// About how many tokens an answer has that nobody has counted or read.
     pub(super) answer: u64,
@@ -49,7 +51,7 @@ impl Bill {
         if let (Some(usage), Some(flight)) = (&usage, flight) {
             flight.used(usage, &self.weight);
         }
-        let cost = usage.zip(self.price.as_ref()).map(|(usage, price)| price.cost(&usage, false));
-        record.charge(usage, cost);
+        let price = self.price.as_ref().filter(|_| self.rate.is_known());
+        record.charge(usage, usage.zip(price).map(|(usage, price)| price.cost(&usage, false)));
     }
 }

@@ -31,12 +31,12 @@ pub fn response(x: &mut Exchange, model: &ModelRule, reply: Reply) -> Response<B
     record.entry.stream = x.stream;
     let mut headers = reply.headers;
     describe(&mut headers, &record, x);
-    let mut bill = Bill { rules: x.rules.clone(), price: x.price.take(), weight: x.weight, answer: x.about.completion };
+    let mut bill = Bill { rules: x.rules.clone(), price: x.price.take(), rate: std::mem::take(&mut x.rate), weight: x.weight, answer: x.about.completion };
     if bill.rules.log_content {
         record.entry.request = Some(String::from_utf8_lossy(x.envelope.body()).into_owned());
     }
-    let whole = matches!(reply.kind, Kind::Whole(..));
-    if whole {
+    if let Kind::Whole(bytes, _) = &reply.kind {
+        bill.rate.hear(bytes);
         bill.settle(&mut record, &reply.seen, reply.flight.as_ref());
         if let Some(cost) = record.entry.cost
             && let Ok(value) = HeaderValue::try_from(cost.to_string())

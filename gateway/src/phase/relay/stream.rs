@@ -104,6 +104,7 @@ impl Relay {
 impl Running {
     /// Keeps what the client is given, within the bounds of an answer that is held in memory.
     fn hear(&mut self, piece: &[u8]) {
+        self.bill.rate.hear(piece);
         if let Some(heard) = &mut self.heard {
             let room = self.bill.rules.limits.answer.saturating_sub(heard.len());
             heard.extend_from_slice(&piece[..piece.len().min(room)]);
