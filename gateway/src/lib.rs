@@ -22,6 +22,7 @@ pub mod fate;
 pub mod fault;
 pub(crate) mod fetch;
 pub mod figures;
+pub mod form;
 pub mod history;
 pub mod jwt;
 pub mod keyring;
