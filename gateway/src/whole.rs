@@ -55,8 +55,8 @@ pub fn tap(operation: Operation, body: &[u8]) -> Result<Seen, Error> {
             if chat && !choices.is_some_and(|c| c.starts_with('[')) {
                 return Err(Error::answer("its `choices` are not a list"));
             }
-            let usage: Option<OpenAiUsage> = usage.map(serde_json::from_str).transpose().map_err(Error::answer)?;
-            seen.usage = usage.map(Usage::from);
+            // What is no usage by its shape is none; the answer is as good.
+            seen.usage = usage.and_then(|raw| serde_json::from_str::<OpenAiUsage>(raw).ok()).map(Usage::from);
             seen.finish = choices.and_then(first_finish);
         }
     }
