@@ -13,6 +13,7 @@ mod crashes;
 mod dialects;
 mod doors;
 mod explain;
+mod forms;
 mod history;
 mod issuer;
 mod ledger;
