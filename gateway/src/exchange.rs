@@ -14,6 +14,7 @@ use providers::{Dialect, Error, Operation};
 use crate::certificate::Peer;
 use crate::fate::Fate;
 use crate::fault::Fault;
+use crate::form::Form;
 use crate::ledger::{Entry, Record};
 use crate::names;
 use crate::principal::Principal;
@@ -23,17 +24,6 @@ use crate::rules::Rules;
 use crate::state::State;
 use crate::trace::{Trace, new_span, write_hex};
 use crate::weight::Weight;
-
-/// A form: its bytes, and where the value of its field `model` stands.
-#[derive(Debug, Clone)]
-pub struct Form {
-    /// The bytes.
-    pub body: Bytes,
-    /// The model's value.
-    pub model: std::ops::Range<usize>,
-    /// Its content type, with the boundary.
-    pub content_type: HeaderValue,
-}
 
 /// What is asked: the operation, the body as it came, and the request that the phases made of it. Knows nothing of who asks,
 /// so that a request can be explained that nobody has sent.

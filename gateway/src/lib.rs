@@ -22,6 +22,8 @@ pub mod fate;
 pub mod fault;
 pub(crate) mod fetch;
 pub mod figures;
+pub mod form;
+pub mod guess;
 pub mod history;
 pub mod jwt;
 pub mod keyring;

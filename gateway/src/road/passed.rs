@@ -2,6 +2,7 @@
 //! there is only one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderName, Method, Request, Response, StatusCode, header};
 use hyper::body::{Body as _, Incoming};
@@ -18,6 +19,9 @@ use crate::phase::{admit, identity, read};
 use crate::rules::{ProviderRule, Rules};
 use crate::state::State;
 use crate::upstream;
+
+/// How long a provider may say nothing at all, however large a file it is sent.
+const SILENT: Duration = Duration::from_secs(600);
 
 /// Serves a request for files or batches. `rest` is the path behind the resource's name.
 pub async fn serve(state: Arc<State>, request: Request<Incoming>, operation: Operation, rest: &str) -> Response<Body> {
@@ -66,17 +70,23 @@ async fn pass(x: &mut Exchange, rules: &Rules, parts: &http::request::Parts, bod
     let (mut head, ()) = request.body(()).map_err(|e| Fault::gateway("the request to the provider could not be made").detail(e))?.into_parts();
     let payload = Payload::from(body);
     provider.credential.apply(&mut head, &payload).await?;
-    let client = x.state.client(std::time::Duration::from_secs(5)).through(provider.proxy.clone());
+    let client = x.state.client(Duration::from_secs(5)).through(provider.proxy.clone());
     let call = upstream::Call { method: head.method, uri: head.uri, headers: head.headers, body: payload };
     let began = std::time::Instant::now();
-    let sent = client.call(call).await;
+    let sent = tokio::time::timeout(SILENT, client.call(call)).await;
     if let Some(record) = &mut x.record {
-        let status = sent.as_ref().ok().map(|r| r.status());
-        let outcome = status.map_or("connect", |s| if s.is_success() { "ok" } else { "status" });
+        let status = sent.as_ref().ok().and_then(|sent| sent.as_ref().ok()).map(|r| r.status());
+        let outcome = match status {
+            Some(status) if status.is_success() => "ok",
+            Some(_) => "status",
+            None if sent.is_err() => "timeout",
+            None => "connect",
+        };
         let tried = Try { target: provider.name.clone(), kind: provider.dialect.kind(), outcome, status: status.map(|s| s.as_u16()), span_id: x.span, ..Try::default() };
         record.tried(tried, began);
     }
-    let response = sent.map_err(|e| unreachable(&e))?;
+    let silent = |_| Fault::upstream(StatusCode::GATEWAY_TIMEOUT, ErrorKind::Timeout, "the provider took too long: it said nothing").code("upstream_timeout");
+    let response = sent.map_err(silent)?.map_err(|e| unreachable(&e))?;
     if let Some(entry) = x.entry() {
         entry.provider = Some(provider.name.clone());
         entry.provider_kind = Some(provider.dialect.kind());

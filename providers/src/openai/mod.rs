@@ -2,6 +2,7 @@
 
 mod answer;
 mod error;
+pub mod media;
 mod model;
 mod stream;
 

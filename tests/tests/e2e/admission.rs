@@ -125,7 +125,7 @@ async fn an_answer_without_usage_is_not_free() {
     ask(&gateway, "/v1/audio/speech", &json!({ "model": "a", "voice": "alloy", "input": "some words to be said" })).await;
     let entries = gateway.entries(2).await;
     assert!(entries.iter().all(|e| e["usage"]["estimated"] == true && e["usage"]["input"].as_u64() > Some(10)), "{entries:?}");
-    assert!(entries[1]["usage"]["output"].as_u64() > Some(20), "{entries:?}");
+    assert!(entries[1]["usage"]["output_audio"].as_u64() > Some(20), "{entries:?}");
     let usage = gateway.client().send("GET", "/v1/usage", &[BEARER], b"").await.json();
     assert!(usage["limits"][0]["used"].as_u64() > Some(50), "{usage}");
 }

@@ -15,6 +15,7 @@ mod dialects;
 mod doors;
 mod explain;
 mod files;
+mod forms;
 mod history;
 mod issuer;
 mod ledger;

@@ -164,7 +164,7 @@ async fn who_does_not_read_is_given_up_and_who_reads_slowly_has_no_more_time() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let entry = gateway.entries(2).await.remove(1);
-    assert!(entry["error"].as_str().is_some_and(|e| e.contains("not complete in time")), "{entry}");
+    assert!(entry["error"].as_str().is_some_and(|e| e.contains("not taken in time")), "{entry}");
     drop(connection);
 }
 

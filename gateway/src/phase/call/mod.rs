@@ -52,7 +52,7 @@ pub enum Kind {
     Stream(Box<Flow>, Bytes, Answer),
     /// A stream that is complete already: the offline provider's.
     Said(Vec<Bytes>),
-    /// Bytes that are none of our business: audio, files.
+    /// Bytes that pass as they came: pictures, sound.
     Raw(Answer, Option<HeaderValue>),
 }
 

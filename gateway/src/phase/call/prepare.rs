@@ -33,7 +33,7 @@ pub(crate) enum Reading {
     Pass,
     /// It is read into the hub and written for the client, with the client's own names of its tools.
     Translate(Renamed),
-    /// It is not looked at.
+    /// Its bytes pass, and only what they tell of usage is read along.
     Raw,
 }
 
@@ -99,7 +99,8 @@ fn one(asked: &mut Asked, provider: &ProviderRule, t: &Target<'_>) -> Result<Sen
     let stream = asked.stream;
     if let Some(form) = &asked.form {
         let path = dialect.path(operation, t, stream)?.ok_or_else(|| lacks(provider, operation))?;
-        let body = Payload::from_iter([form.body.slice(..form.model.start), Bytes::copy_from_slice(t.model.as_bytes()), form.body.slice(form.model.end..)]);
+        let model = form.field("model").ok_or_else(|| Error::invalid("model", "the form has no field `model`"))?;
+        let body = Payload::from_iter([form.body.slice(..model.start), Bytes::copy_from_slice(t.model.as_bytes()), form.body.slice(model.end..)]);
         return Ok(Sending { path, headers: Vec::new(), body, content_type: form.content_type.clone(), reading: Reading::Raw });
     }
     let passes = !asked.rewritten || matches!(operation, Operation::Chat(Dialect::Chat) | Operation::Embeddings | Operation::Rerank);

@@ -2,30 +2,37 @@
 //! rides along and is written when the body is dropped, however that happens.
 
 mod bill;
+mod clock;
+mod raw;
 mod stream;
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use http_body::{Body as HttpBody, Frame};
+use providers::Operation;
+use providers::openai::media::Along;
 
 use crate::body::{Body, BodyError};
 use crate::exchange::{Exchange, name_request};
+use crate::guess::Guess;
 use crate::ledger::Record;
 use crate::names;
-use crate::phase::call::{Kind, Reply, chain};
+use crate::phase::call::{Kind, Reply};
 use crate::rules::ModelRule;
 use crate::target::InFlight;
 use crate::upstream::Answer;
+use crate::weight::DENSITY;
 use bill::Bill;
+use raw::{Raw, Tapped};
 use stream::Relay;
 
 /// Makes the response out of what a target answered.
 #[must_use]
-pub fn response(x: &mut Exchange, model: &ModelRule, reply: Reply) -> Response<Body> {
+pub fn response(x: &mut Exchange, model: &ModelRule, mut reply: Reply) -> Response<Body> {
     let Some(mut record) = x.record.take() else { return Response::new(Body::Whole(None)) };
     record.entry.status = 200;
     record.entry.stream = x.stream;
@@ -37,6 +44,11 @@ pub fn response(x: &mut Exchange, model: &ModelRule, reply: Reply) -> Response<B
     }
     if let Kind::Whole(bytes, _) = &reply.kind {
         bill.rate.hear(bytes);
+        if x.operation == Operation::ImageGenerations {
+            let mut along = Along::new(x.operation, "application/json");
+            along.push(bytes);
+            reply.seen.usage = Guess::of(x).usage(&along.told(), true, reply.flight.as_ref().map_or(DENSITY, InFlight::density));
+        }
         bill.settle(&mut record, &reply.seen, reply.flight.as_ref());
         if let Some(cost) = record.entry.cost
             && let Ok(value) = HeaderValue::try_from(cost.to_string())
@@ -66,11 +78,11 @@ pub fn response(x: &mut Exchange, model: &ModelRule, reply: Reply) -> Response<B
             Body::Stream(Box::pin(Said { pieces: pieces.into_iter(), record }))
         }
         Kind::Raw(body, content_type) => {
+            let along = Along::new(x.operation, content_type.as_ref().and_then(|kind| kind.to_str().ok()).unwrap_or_default());
             if let Some(content_type) = content_type {
                 headers.insert(header::CONTENT_TYPE, content_type);
             }
-            bill.settle(&mut record, &reply.seen, reply.flight.as_ref());
-            Body::Stream(Box::pin(Raw { body, record, flight: reply.flight }))
+            Body::Stream(Box::pin(Raw::answer(body, model, record, Tapped { along, guess: Guess::of(x), bill }, reply.flight)))
         }
         Kind::Stream(flow, first, body) => {
             stream_headers(&mut headers);
@@ -87,7 +99,7 @@ pub fn response(x: &mut Exchange, model: &ModelRule, reply: Reply) -> Response<B
 #[must_use]
 pub fn raw(x: &mut Exchange, body: Answer) -> Body {
     match x.record.take() {
-        Some(record) => Body::Stream(Box::pin(Raw { body, record, flight: None })),
+        Some(record) => Body::Stream(Box::pin(Raw::file(body, record))),
         None => Body::Whole(None),
     }
 }
@@ -163,35 +175,5 @@ impl HttpBody for Said {
             self.record.ended = true;
         }
         Poll::Ready(piece.map(|p| Ok(Frame::data(p))))
-    }
-}
-
-/// Bytes that pass unread.
-struct Raw {
-    body: Answer,
-    record: Record,
-    flight: Option<InFlight>,
-}
-
-impl HttpBody for Raw {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        match &frame {
-            None => self.record.ended = true,
-            Some(Err(e)) => {
-                self.record.ended = true;
-                self.record.entry.error = Some(chain(e));
-                self.flight.as_mut().map(InFlight::failed);
-            }
-            Some(Ok(_)) => {}
-        }
-        Poll::Ready(frame.map(|f| f.map_err(Into::into)))
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
     }
 }

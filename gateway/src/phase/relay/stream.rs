@@ -2,14 +2,14 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame};
-use tokio::time::Sleep;
 
 use super::bill::Bill;
+use super::clock::{Clock, silent, slow};
 use crate::body::BodyError;
 use crate::fault::{Blame, Fault};
 use crate::ledger::Record;
@@ -18,52 +18,6 @@ use crate::rules::ModelRule;
 use crate::stream::Flow;
 use crate::target::InFlight;
 use crate::upstream::Answer;
-
-/// What is said when the time for all is up.
-const OVERDUE: &str = "the answer was not complete in time";
-
-/// Two clocks in one timer: the time between two pieces, and the time for all. The idle clock is only looked at when the
-/// timer fires, so that a piece costs no timer.
-struct Clock {
-    idle: Duration,
-    end: Instant,
-    last: Instant,
-    timer: Pin<Box<Sleep>>,
-}
-
-impl Clock {
-    fn new(idle: Duration, end: Instant) -> Self {
-        let now = Instant::now();
-        Clock { idle, end, last: now, timer: Box::pin(tokio::time::sleep_until((now + idle).min(end).into())) }
-    }
-
-    /// Whether one of the two times is up.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
-        loop {
-            ready!(self.timer.as_mut().poll_elapsed(cx));
-            let now = Instant::now();
-            if now >= self.end {
-                return Poll::Ready(OVERDUE);
-            }
-            if now >= self.last + self.idle {
-                return Poll::Ready("the stream stood still for too long");
-            }
-            let next = (self.last + self.idle).min(self.end);
-            self.timer.as_mut().reset(next.into());
-        }
-    }
-}
-
-/// Polls a timer without its output.
-trait Elapsed {
-    fn poll_elapsed(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()>;
-}
-
-impl Elapsed for Sleep {
-    fn poll_elapsed(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        std::future::Future::poll(self, cx)
-    }
-}
 
 /// A stream on its way to the client. Dropped before its end, the client has left: then the upstream is cut off, or read on to
 /// its end by a task of its own.
@@ -128,11 +82,6 @@ impl Running {
         self.flow.fail(&fault.told)
     }
 
-    /// Ends the stream because a time is up.
-    fn late(&mut self, why: &str) -> Bytes {
-        self.fail(Fault::upstream(http::StatusCode::GATEWAY_TIMEOUT, providers::ErrorKind::Timeout, format!("the provider took too long: {why}")).code("upstream_timeout"))
-    }
-
     /// The next piece for the client; `None` at the end.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let this = self;
@@ -145,14 +94,13 @@ impl Running {
             let out = match Pin::new(upstream).poll_frame(cx) {
                 Poll::Pending => match this.clock.poll(cx) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(why) => this.late(why),
+                    Poll::Ready(why) => this.fail(silent(why)),
                 },
                 Poll::Ready(Some(Ok(frame))) => {
                     this.clock.last = Instant::now();
                     let Ok(data) = frame.into_data() else { continue };
                     match this.flow.push(data) {
-                        // A client that reads slowly has no more time than another.
-                        Ok(_) if this.clock.last >= this.clock.end => this.late(OVERDUE),
+                        Ok(_) if this.clock.last >= this.clock.end => this.fail(slow()),
                         Ok(out) => out,
                         Err(e) => this.fail(e),
                     }
