@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::hash::BuildHasher;
 use std::ops::Range;
 
-use crate::media::Media;
+use crate::media::Marks;
 
 /// Deepest nesting that is accepted. Below `serde_json`'s own limit of 128, so that a later typed parse never hits it.
 pub const MAX_DEPTH: usize = 120;
@@ -73,8 +73,11 @@ pub struct Met {
     pub reasoning: bool,
     /// A key of tool calls in the history: `tool_calls`, `tool_call_id`, `call_id`, `tool_use_id`, `functionCall`.
     pub calls: bool,
-    /// What there is beside text.
-    pub media: Media,
+    /// Whether there may be anything beside text.
+    pub media: Marks,
+    /// A key that is plain letters, and is written with escapes all the same: no writer of JSON does that, and who compares bytes
+    /// does not know it.
+    pub disguised: bool,
 }
 
 impl Met {
@@ -243,7 +246,15 @@ impl Scanner<'_> {
             key if key.starts_with(b"reasoning") || key.starts_with(b"encrypted_") => self.met.reasoning = true,
             key => self.met.media.key(key),
         }
-        let hash = if escaped { self.hasher.hash_one(&*self.decoded(&span)) } else { self.hasher.hash_one(self.text(&span)) };
+        let hash = if escaped {
+            let key = self.decoded(&span);
+            let disguised = key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+            let hash = self.hasher.hash_one(&*key);
+            self.met.disguised |= disguised;
+            hash
+        } else {
+            self.hasher.hash_one(self.text(&span))
+        };
         if self.keys.len() - first < LINEAR {
             for other in &self.keys[first..] {
                 if other.hash == hash {
@@ -298,12 +309,7 @@ impl Scanner<'_> {
 
     fn scalar(&mut self) -> Result<(), JsonError> {
         match self.peek() {
-            Some(b'"') => {
-                let open = self.at + 1;
-                self.string()?;
-                self.met.media.value(self.body, open, self.at - 1);
-                Ok(())
-            }
+            Some(b'"') => self.string().map(|_| ()),
             Some(b't') => self.word(b"true"),
             Some(b'f') => self.word(b"false"),
             Some(b'n') => self.word(b"null"),
@@ -445,7 +451,7 @@ impl Scanner<'_> {
 
 /// How many bytes from the start need no attention inside a string: no quote, no backslash, no control character. Eight
 /// bytes at a time: prose has an escape every line or so, which is too near for the start-up of wider searches.
-fn plain(bytes: &[u8]) -> usize {
+pub(crate) fn plain(bytes: &[u8]) -> usize {
     const ONES: u64 = u64::MAX / 255;
     const HIGH: u64 = ONES * 0x80;
     // The high bit of each byte that is zero; the lowest one set is exact, those above it may be carried over.
@@ -547,6 +553,17 @@ mod tests {
         many.push("\"k17\":0".into());
         assert!(matches!(error(&format!("{{\"o\":{{{}}}}}", many.join(","))), JsonError::DuplicateKey { key, .. } if key == "k17"));
         assert!(matches!(error(&format!("{{{}}}", many.join(","))), JsonError::DuplicateKey { key, .. } if key == "k17"));
+    }
+
+    #[test]
+    fn keys_that_need_no_escapes_and_have_them_are_noted() {
+        let disguised = |body: &str| scan_noting(body.as_bytes()).unwrap().1.disguised;
+        for body in [r#"{"n\u005fpredict":1}"#, r#"{"a":[{"file_\u0069d":"x"}]}"#] {
+            assert!(disguised(body), "{body}");
+        }
+        for body in [r#"{"n_predict":"\u0061"}"#, r#"{"caf\u00e9":1,"a\/b":2,"x\u003cy":3,"q\"":4}"#] {
+            assert!(!disguised(body), "{body}");
+        }
     }
 
     #[test]

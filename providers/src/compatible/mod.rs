@@ -5,7 +5,7 @@ mod messages;
 mod request;
 
 use crate::answer::Answer;
-use crate::envelope::Edit;
+use crate::envelope::{Edit, Envelope};
 use crate::error::UpstreamError;
 use crate::{Dialect, Error, Operation, Provider, Settings, Target, Transcoder, openai};
 
@@ -81,6 +81,8 @@ pub enum Oddity {
     PassageOrQuery,
     /// Tells beside the choices, or by a finish of its own, that it broke off.
     ErrorAside,
+    /// `max_tokens` bounds the answer alone, or with its thoughts: it depends on the model, or nobody says.
+    ThinksBeyond,
 }
 
 /// A host without differences.
@@ -116,6 +118,7 @@ pub const PRESETS: &[Preset] = &[
         developer: true,
         efforts: &["none", "low", "medium", "high", "xhigh"],
         drops: &["logit_bias"],
+        oddities: &[Oddity::ThinksBeyond],
         ..PLAIN
     },
     Preset {
@@ -189,6 +192,7 @@ pub const PRESETS: &[Preset] = &[
         also: &[Embeddings],
         max_tokens: true,
         no_thinking: Some(("enable_thinking", "false")),
+        oddities: &[Oddity::ThinksBeyond],
         ..PLAIN
     },
     Preset {
@@ -338,6 +342,10 @@ impl Provider for Compatible {
             edit.remove("stream_options");
         }
         Ok(warnings)
+    }
+
+    fn thinks_beyond(&self, request: &Envelope, target: &Target<'_>) -> Option<u64> {
+        if self.preset.has(Oddity::ThinksBeyond) { request::thoughts(self.preset, request, target) } else { Some(0) }
     }
 
     fn verbatim(&self, operation: Operation) -> bool {
