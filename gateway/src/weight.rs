@@ -43,7 +43,14 @@ impl Weight {
     #[must_use]
     pub fn of(request: &Envelope) -> Self {
         let media = Media::of(request);
-        Weight { text: (request.body().len() as u64).saturating_sub(media.encoded), pictures: media.pictures.into(), sound: media.sound, files: media.files, places: media.places, opaque: media.opaque }
+        Weight {
+            text: (request.body().len() as u64).saturating_sub(media.encoded),
+            pictures: media.pictures.into(),
+            sound: media.sound,
+            files: media.files,
+            places: media.places,
+            opaque: media.opaque,
+        }
     }
 
     /// Whether it is nothing but text.

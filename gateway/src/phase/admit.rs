@@ -165,7 +165,9 @@ pub(crate) fn unheld(asked: &Asked, weight: &Weight, candidates: &[Candidate]) -
         return Some("goes to a model that searches, or reads stored files, by itself; ask for another one".into());
     }
     let untold = candidates.iter().any(|c| weight.worst_within(c.context, c.follows).is_none());
-    untold.then(|| "holds a file or a sound whose length its bytes do not tell, and the context of its model is not known here; send text, or have the operator give it a `context` under `prices`".into())
+    untold.then(|| {
+        "holds a file or a sound whose length its bytes do not tell, and the context of its model is not known here; send text, or have the operator give it a `context` under `prices`".into()
+    })
 }
 
 /// A form is a sound to be written down, or pictures to be changed.

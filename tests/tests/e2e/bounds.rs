@@ -45,17 +45,18 @@ async fn ask(gateway: &Running, path: &str, body: &Value) -> Response {
 
 const STRICT: &str = "{ tokens: 20000, per: 30d, strict: true }";
 
-/// A chat with these fields more.
-fn with(model: &str, more: Value) -> Value {
-    let mut body = chat(model);
+/// A body with these fields more.
+fn and(mut body: Value, more: &Value) -> Value {
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     body
 }
 
+fn with(model: &str, more: Value) -> Value {
+    and(chat(model), &more)
+}
+
 fn generate(more: Value) -> Value {
-    let mut body = json!({ "contents": [{ "role": "user", "parts": [{ "text": "hi" }] }] });
-    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    body
+    and(json!({ "contents": [{ "role": "user", "parts": [{ "text": "hi" }] }] }), &more)
 }
 
 #[tokio::test]
@@ -131,14 +132,9 @@ async fn what_only_the_provider_sees_is_refused_by_its_name() {
     let gateway = start(&mock, STRICT).await;
     let message = |content: Value| json!({ "model": "c", "max_tokens": 10, "messages": [{ "role": "user", "content": [content] }] });
     let said = |part: Value| with("a", json!({ "max_tokens": 10, "messages": [{ "role": "user", "content": [part] }] }));
-    let more = |field: Value| with("a", { [("max_tokens".to_owned(), json!(10))].into_iter().chain(field.as_object().unwrap().clone()).collect::<serde_json::Map<_, _>>().into() });
-    let claude = |field: Value| {
-        let mut body = json!({ "model": "c", "max_tokens": 10, "messages": [{ "role": "user", "content": "x" }] });
-        body.as_object_mut().unwrap().extend(field.as_object().unwrap().clone());
-        body
-    };
-    let google =
-        |field: Value| generate([("generationConfig".to_owned(), json!({ "maxOutputTokens": 10 }))].into_iter().chain(field.as_object().unwrap().clone()).collect::<serde_json::Map<_, _>>().into());
+    let more = |field: Value| and(with("a", json!({ "max_tokens": 10 })), &field);
+    let claude = |field: Value| and(json!({ "model": "c", "max_tokens": 10, "messages": [{ "role": "user", "content": "x" }] }), &field);
+    let google = |field: Value| and(generate(json!({ "generationConfig": { "maxOutputTokens": 10 } })), &field);
     for (path, body, name) in [
         (GENERATE, google(json!({ "cachedContent": "cachedContents/1" })), "cachedContent"),
         (GENERATE, google(json!({ "tools": [{ "googleSearch": {} }] })), "googleSearch"),
@@ -224,7 +220,9 @@ async fn text_is_text_whatever_it_looks_like_and_a_small_picture_is_a_picture() 
     let sound = said(json!([{ "type": "input_audio", "input_audio": { "data": format!("UklGR{}", &pure[5..]), "format": "wav" } }]));
     ask(&gateway, CHAT, &sound).await.answer();
     // What is packed weighs what the model's context holds, and nothing is known of that of another.
-    let packed = |model: &str| with(model, json!({ "max_tokens": 10, "messages": [{ "role": "user", "content": [{ "type": "file", "file": { "filename": "a.pdf", "file_data": "data:application/pdf;base64,AAAA" } }] }] }));
+    let packed = |model: &str| {
+        with(model, json!({ "max_tokens": 10, "messages": [{ "role": "user", "content": [{ "type": "file", "file": { "filename": "a.pdf", "file_data": "data:application/pdf;base64,AAAA" } }] }] }))
+    };
     ask(&gateway, CHAT, &packed("a")).await.answer();
     let message = ask(&gateway, CHAT, &packed("l")).await.fault(403, "unbounded_request");
     assert!(message.contains("context"), "{message}");
