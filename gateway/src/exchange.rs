@@ -217,6 +217,15 @@ impl Asked {
         self.hub.as_ref().filter(|_| self.rewritten).unwrap_or(&self.envelope)
     }
 
+    /// The operation in whose words [`Asked::current`] is.
+    #[must_use]
+    pub fn current_operation(&self) -> Operation {
+        match self.operation {
+            Operation::Chat(_) if self.rewritten => Operation::Chat(Dialect::Chat),
+            other => other,
+        }
+    }
+
     /// Puts another hub request in the place of the one before: the client's bytes count no more.
     pub fn rewrite(&mut self, hub: Envelope) {
         self.hub = Some(hub);

@@ -15,13 +15,13 @@ use crate::counters::Unit;
 use crate::door::operation_at;
 use crate::exchange::{Asked, dialect_of};
 use crate::fault::Fault;
-use crate::phase::admit::LONGEST;
+use crate::phase::admit::{Candidate, bound, unheld};
 use crate::phase::call::{Again, Prepared, Reading, Sending, prepare};
 use crate::phase::read::is_form;
 use crate::phase::route::{From, order};
 use crate::phase::{identity, prompt};
 use crate::principal::Principal;
-use crate::purse::Estimate;
+use crate::purse::{Estimate, Tokens};
 use crate::road::look_up;
 use crate::rules::{ModelRule, Rules, TargetRule};
 use crate::weight::{DENSITY, Weight};
@@ -193,7 +193,8 @@ fn targets<'t>(rules: &Rules, question: &Question, asked: &mut Asked, rest: &str
                     shown["warnings"] = json!(asked.warnings);
                 }
                 if !target.provider.base_url.is_empty() {
-                    shown["estimate"] = estimate(asked, price.as_deref());
+                    let candidate = Candidate::of(asked, target, rest, &rules.prices);
+                    shown["estimate"] = estimate(asked, price.as_deref(), candidate)?;
                 }
             }
             Err(failure) if failure.again == Again::No && !able => return Err(failure.fault),
@@ -248,32 +249,37 @@ fn sent(target: &TargetRule, question: &Question, sending: Sending) -> Value {
 }
 
 /// What the request costs at this price: the prompt about, and all of it at worst, as admission reckons it.
-fn estimate(asked: &mut Asked, price: Option<&Model>) -> Value {
+fn estimate(asked: &Asked, price: Option<&Model>, candidate: Candidate) -> Result<Value, Fault> {
     let weight = Weight::of(asked.current());
-    let (about, worst) = (weight.about(DENSITY), weight.worst());
+    let bound = bound(asked.current_operation(), asked.current(), &weight)?;
+    let tokens = candidate.worst(&bound, &weight);
+    let (about, worst) = (weight.about(DENSITY), tokens.prompt);
     let mut rests_on = "four bytes of text to a token (a running gateway learns this of each target), and at worst one".to_owned();
     let mut out = json!({ "prompt_tokens": about, "prompt_tokens_at_most": worst });
     let Some(price) = price else {
         (out["dollars"], out["rests_on"]) = (Value::Null, json!(rests_on));
         out["note"] = json!("no price is known for this model; give it one under `prices`");
-        return out;
+        return Ok(out);
     };
-    let dollars = |prompt, answer| Nanodollars(Estimate::new(prompt, answer, Some(price)).cost).to_string();
-    out["prompt_dollars"] = json!(dollars(about, 0));
+    let dollars = |cost: u64| Nanodollars(cost).to_string();
+    let prompt = Tokens { prompt: about, heard: weight.about_heard(), ..Tokens::default() };
+    out["prompt_dollars"] = json!(dollars(Estimate::likely(prompt, Some(price)).cost));
     if matches!(asked.operation, Operation::Chat(_)) {
-        let chat = asked.hub().ok().and_then(|hub| hub.chat().ok().map(|c| (c.max_output(), u64::from(c.n.unwrap_or(1).max(1)))));
-        let (bound, choices) = chat.unwrap_or((None, 1));
-        let (answer, by) = match (bound, price.max_output) {
-            (Some(bound), _) => (bound.saturating_mul(choices), "the request's own bound on the answer"),
-            (None, Some(longest)) => (longest, "the longest answer that the model gives"),
-            (None, None) => (LONGEST, "the longest answer that is reckoned with where nothing bounds it"),
+        let by = match (bound.each, candidate.thought, price.max_output.or(price.context)) {
+            (Some(_), Some(_), _) => "the request's own bound on the answer",
+            (Some(_), None, _) => "the request's own bound on the answer, and thoughts beyond it, which nothing bounds",
+            (None, _, Some(_)) => "the longest answer that the model gives",
+            (None, _, None) => "the longest answer that is reckoned with where nothing bounds it",
         };
-        out["answer_tokens_at_most"] = json!(answer);
-        out["dollars_at_most"] = json!(dollars(worst, answer));
+        out["answer_tokens_at_most"] = json!(tokens.completion);
+        out["dollars_at_most"] = json!(dollars(Estimate::at_worst(tokens, Some(price)).cost));
         rests_on = format!("{rests_on}; {by}");
     }
     out["rests_on"] = json!(rests_on);
-    out
+    if let Some(why) = unheld(asked, &weight, &[candidate]) {
+        out["note"] = json!(format!("a strict limit (403) or a `max_cost` (402) refuses this request, which {why}"));
+    }
+    Ok(out)
 }
 
 fn parsed(bytes: &[u8]) -> Value {

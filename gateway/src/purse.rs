@@ -70,17 +70,41 @@ pub struct Estimate {
     pub cost: u64,
 }
 
+/// How many tokens a request may have, and which of them may be sound: that has prices of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// Tokens of the prompt.
+    pub prompt: u64,
+    /// How many of them are sound.
+    pub heard: u64,
+    /// Tokens of the answer.
+    pub completion: u64,
+    /// Whether the answer may be spoken.
+    pub spoken: bool,
+}
+
 impl Estimate {
-    /// The estimate for a prompt and an answer of so many tokens, at this price if it is known.
+    /// What a request of about so many tokens uses, at the price that each of them likely has, if prices are known.
     #[must_use]
-    pub fn new(prompt: u64, completion: u64, price: Option<&Model>) -> Self {
+    pub fn likely(tokens: Tokens, price: Option<&Model>) -> Self {
+        let Tokens { prompt, heard, completion, spoken } = tokens;
+        let heard = heard.min(prompt);
         let cost = |price: &Model| {
+            let (output, output_audio) = if spoken { (0, completion) } else { (completion, 0) };
+            let said = Usage { input_audio: heard, output, output_audio, ..Usage::default() };
             // What is written to a cache costs more than what is not: the dearest way the prompt can be counted.
-            let plain = Usage { input: prompt, output: completion, ..Usage::default() };
-            let written = Usage { cache_write_1h: prompt, output: completion, ..Usage::default() };
+            let plain = Usage { input: prompt - heard, ..said };
+            let written = Usage { cache_write_1h: prompt - heard, ..said };
             price.cost(&plain, false).max(price.cost(&written, false)).0
         };
         Estimate { prompt, completion, cost: price.map_or(0, cost) }
+    }
+
+    /// What a request of at most so many tokens uses, at the dearest price that any of them can have.
+    #[must_use]
+    pub fn at_worst(tokens: Tokens, price: Option<&Model>) -> Self {
+        let Tokens { prompt, heard, completion, spoken } = tokens;
+        Estimate { prompt, completion, cost: price.map_or(0, |price| price.dearest(prompt, completion, heard > 0, spoken).0) }
     }
 
     /// Of each the larger.
@@ -318,10 +342,22 @@ mod tests {
     }
 
     #[test]
-    fn an_estimate_takes_the_dearest_price() {
+    fn an_estimate_takes_the_dearest_target() {
         let cheap = Model { input: 1.0, output: 2.0, ..Model::default() };
         let dear = Model { input: 10.0, output: 20.0, cache_write: Some(12.5), ..Model::default() };
-        let e = [Some(&cheap), Some(&dear), None].into_iter().map(|price| Estimate::new(1000, 100, price)).fold(Estimate::default(), Estimate::or_more);
-        assert_eq!((e.of(Unit::Tokens), e.of(Unit::Requests), e.cost), (1100, 1, 14_500_000));
+        let tokens = Tokens { prompt: 1000, completion: 100, ..Tokens::default() };
+        for estimate in [Estimate::likely, Estimate::at_worst] {
+            let e = [Some(&cheap), Some(&dear), None].into_iter().map(|price| estimate(tokens, price)).fold(Estimate::default(), Estimate::or_more);
+            assert_eq!((e.of(Unit::Tokens), e.of(Unit::Requests), e.cost), (1100, 1, 14_500_000));
+        }
+    }
+
+    #[test]
+    fn sound_and_thought_have_prices_of_their_own() {
+        let model = Model { input: 1.0, output: 10.0, input_audio: Some(40.0), output_audio: Some(80.0), reasoning: Some(20.0), ..Model::default() };
+        let costs = |tokens| (Estimate::likely(tokens, Some(&model)).cost, Estimate::at_worst(tokens, Some(&model)).cost);
+        assert_eq!(costs(Tokens { prompt: 1000, completion: 1000, ..Tokens::default() }), (11_000_000, 21_000_000));
+        assert_eq!(costs(Tokens { prompt: 1000, heard: 100, ..Tokens::default() }), (4_900_000, 40_000_000));
+        assert_eq!(costs(Tokens { completion: 1000, spoken: true, ..Tokens::default() }), (80_000_000, 80_000_000));
     }
 }

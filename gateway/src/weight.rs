@@ -2,17 +2,19 @@
 //! is learnt from the answers of each target (`docs/decisions/0009-tokens-by-experience.md`).
 
 use providers::envelope::Envelope;
+use providers::media::Media;
 
 /// Thousandths of a byte to a token, as long as a target has told nothing.
 pub const DENSITY: u32 = 4_000;
 
 /// Tokens of a picture: what most models count for a large one, and the most that any is known to count (a small model that
-/// multiplies its tiles: gpt-4o-mini).
-const PICTURE: (u64, u64) = (1_600, 40_000);
+/// multiplies its tiles: gpt-4o-mini has 2,833 and 5,667 for each of eight).
+const PICTURE: (u64, u64) = (1_600, 50_000);
 /// Bytes of encoded sound to a token: about, and at worst.
 const SOUND: (u64, u64) = (400, 16);
 /// Bytes of other files (documents mostly) to a token: about, and at worst.
 const FILE: (u64, u64) = (8, 1);
+
 /// A prompt on the scales.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Weight {
@@ -24,8 +26,10 @@ pub struct Weight {
     pub sound: u64,
     /// Bytes of other files.
     pub files: u64,
-    /// Whether it names what only the provider can see: stored files, an earlier conversation.
-    pub unseen: bool,
+    /// Whether a picture is named by a place, where some providers may find anything.
+    pub places: bool,
+    /// Whether there is something whose length its bytes do not tell.
+    pub opaque: bool,
 }
 
 impl Weight {
@@ -38,9 +42,15 @@ impl Weight {
     /// Weighs a request that has been read.
     #[must_use]
     pub fn of(request: &Envelope) -> Self {
-        let media = request.met().media;
-        let earlier = ["previous_response_id", "conversation"].iter().any(|name| request.get(name).is_some_and(|value| value != "null"));
-        Weight { text: (request.body().len() as u64).saturating_sub(media.encoded), pictures: media.pictures().into(), sound: media.sound, files: media.files, unseen: media.stored || earlier }
+        let media = Media::of(request);
+        Weight {
+            text: (request.body().len() as u64).saturating_sub(media.encoded),
+            pictures: media.pictures.into(),
+            sound: media.sound,
+            files: media.files,
+            places: media.places,
+            opaque: media.opaque,
+        }
     }
 
     /// Whether it is nothing but text.
@@ -55,10 +65,23 @@ impl Weight {
         (self.text * 1000).div_ceil(u64::from(density.max(1))) + self.pictures * PICTURE.0 + self.sound / SOUND.0 + self.files / FILE.0
     }
 
+    /// About how many of them are sound.
+    #[must_use]
+    pub fn about_heard(&self) -> u64 {
+        self.sound / SOUND.0
+    }
+
     /// How many tokens it has at most: no tokenizer makes more than one out of a byte.
     #[must_use]
     pub fn worst(&self) -> u64 {
         self.text + self.pictures * PICTURE.1 + self.sound / SOUND.1 + self.files / FILE.1
+    }
+
+    /// How many it has at most where its bytes need not tell: as many as the model's context holds. `None` where that is not
+    /// known. Of a target that `follows` places, a picture's may lead to something longer.
+    #[must_use]
+    pub fn worst_within(&self, context: Option<u64>, follows: bool) -> Option<u64> {
+        if self.opaque || self.places && follows { Some(self.worst().max(context?)) } else { Some(self.worst()) }
     }
 }
 
@@ -81,13 +104,15 @@ mod tests {
     #[test]
     fn a_picture_weighs_as_one_and_not_by_its_bytes() {
         let weight = weigh(&format!(r#"{{"messages":[{{"role":"user","content":[{{"type":"image_url","image_url":{{"url":"data:image/png;base64,{}"}}}}]}}]}}"#, "iVBO".repeat(50_000)));
-        assert!(!weight.is_text() && (1_600..1_700).contains(&weight.about(4000)) && (40_000..40_300).contains(&weight.worst()), "{weight:?}");
+        assert!(!weight.is_text() && (1_600..1_700).contains(&weight.about(4000)) && (50_000..50_300).contains(&weight.worst()), "{weight:?}");
     }
 
     #[test]
-    fn what_only_the_provider_sees_is_noted() {
-        assert!(weigh(r#"{"input":"x","previous_response_id":"resp_1"}"#).unseen);
-        assert!(weigh(r#"{"content":[{"type":"file","file":{"file_id":"file-1"}}]}"#).unseen);
-        assert!(!weigh(r#"{"input":"my conversation","previous_response_id":null,"conversation":null}"#).unseen);
+    fn what_its_bytes_do_not_tell_weighs_as_much_as_the_context_holds() {
+        let packed = weigh(r#"{"messages":[{"role":"user","content":[{"type":"file","file":{"file_data":"data:application/pdf;base64,AAAA"}}]}]}"#);
+        assert_eq!((packed.worst_within(Some(128_000), false), packed.worst_within(None, false)), (Some(128_000), None));
+        let linked = weigh(r#"{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"https://example.com/a"}}]}]}"#);
+        assert_eq!(linked.worst_within(Some(128_000), true), Some(128_000));
+        assert_eq!((linked.worst_within(None, true), linked.worst_within(None, false)), (None, Some(linked.worst())));
     }
 }

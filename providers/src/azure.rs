@@ -113,9 +113,11 @@ impl Provider for Azure {
             }
         }
         if old && envelope.get("max_completion_tokens").is_some() {
-            match envelope.get("max_tokens") {
-                Some(_) => edit.remove("max_completion_tokens"),
-                None => edit.rename("max_completion_tokens", "max_tokens"),
+            if envelope.get("max_tokens").is_some_and(|v| v != "null") {
+                edit.remove("max_completion_tokens");
+            } else {
+                edit.remove("max_tokens");
+                edit.rename("max_completion_tokens", "max_tokens");
             }
         }
         if self.before(DEVELOPER) && memchr::memmem::find(envelope.body(), b"\"developer\"").is_some() {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::hash::BuildHasher;
 use std::ops::Range;
 
-use crate::media::Media;
+use crate::media::Marks;
 
 /// Deepest nesting that is accepted. Below `serde_json`'s own limit of 128, so that a later typed parse never hits it.
 pub const MAX_DEPTH: usize = 120;
@@ -80,8 +80,8 @@ pub struct Met {
     pub reasoning: bool,
     /// A key of tool calls in the history: `tool_calls`, `tool_call_id`, `call_id`, `tool_use_id`, `functionCall`.
     pub calls: bool,
-    /// What there is beside text.
-    pub media: Media,
+    /// Whether there may be anything beside text.
+    pub media: Marks,
 }
 
 impl Met {
@@ -322,7 +322,6 @@ impl Scanner<'_> {
                 if self.disguised && self.open && self.at - open <= WORD {
                     return Err(JsonError::Disguised(open));
                 }
-                self.met.media.value(self.body, open, self.at - 1);
                 Ok(())
             }
             Some(b't') => self.word(b"true"),
@@ -470,7 +469,7 @@ impl Scanner<'_> {
 
 /// How many bytes from the start need no attention inside a string: no quote, no backslash, no control character. Eight
 /// bytes at a time: prose has an escape every line or so, which is too near for the start-up of wider searches.
-fn plain(bytes: &[u8]) -> usize {
+pub(crate) fn plain(bytes: &[u8]) -> usize {
     const ONES: u64 = u64::MAX / 255;
     const HIGH: u64 = ONES * 0x80;
     // The high bit of each byte that is zero; the lowest one set is exact, those above it may be carried over.

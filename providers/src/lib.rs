@@ -8,6 +8,7 @@ pub mod answer;
 pub mod anthropic;
 pub mod azure;
 pub mod bedrock;
+pub mod bound;
 pub mod carry;
 pub mod chat;
 pub mod cohere;
@@ -34,12 +35,14 @@ pub mod ollama;
 pub mod openai;
 mod order;
 pub mod outline;
+mod parts;
 mod place;
 pub mod prices;
 pub mod rate;
 pub mod rerank;
 pub mod responses;
 pub mod sse;
+pub mod unseen;
 pub mod usage;
 pub mod vertex;
 pub mod wire;
@@ -284,6 +287,18 @@ pub trait Provider: Send + Sync {
     fn chat(&self, request: &ChatRequest<'_>, target: &Target<'_>) -> Result<Call, Error> {
         let _ = target;
         Ok(Call::json("/chat/completions", request))
+    }
+
+    /// Most tokens that an answer may think beyond the bound that a chat sets on it; `None` where nothing bounds them. Nearly all
+    /// providers count thoughts within the bound.
+    fn thinks_beyond(&self, request: &Envelope, target: &Target<'_>) -> Option<u64> {
+        let _ = (request, target);
+        Some(0)
+    }
+
+    /// Whether a picture's place may lead to something else (a film, a document): what is there decides how it is read.
+    fn follows_places(&self) -> bool {
+        false
     }
 
     /// How its streams are framed.

@@ -142,10 +142,8 @@ impl Model {
         prices.into_iter().find(|(_, price)| price.is_some_and(|p| !p.is_finite() || p < 0.0)).map(|(name, _)| name)
     }
 
-    /// What `usage` costs. `batch` halves it, as every provider with a batch API does.
-    #[must_use]
-    pub fn cost(&self, usage: &Usage, batch: bool) -> Nanodollars {
-        let long = usage.prompt() > LONG_CONTEXT;
+    /// The prices that hold below or above the bound of a long context.
+    fn rates(&self, long: bool) -> Rates {
         let tier = |over: Option<f64>, base: f64| if long { over.unwrap_or(base) } else { base };
         let input = tier(self.input_over_200k, self.input);
         let output = tier(self.output_over_200k, self.output);
@@ -156,27 +154,76 @@ impl Model {
             _ => self.cache_read.map_or(input, scaled),
         };
         let cache_write = self.cache_write.map_or(input, scaled);
-        let cache_write_1h = self.cache_write_1h.map_or(cache_write, scaled);
         let reasoning = match self.reasoning {
             Some(price) if !long => price,
             _ => output,
         };
-        let bill = [
-            (usage.input, input),
-            (usage.cache_read, cache_read),
-            (usage.cache_write, cache_write),
-            (usage.cache_write_1h, cache_write_1h),
-            (usage.input_audio, self.input_audio.unwrap_or(input)),
-            (usage.output, output),
-            (usage.reasoning, reasoning),
-            (usage.output_audio, self.output_audio.unwrap_or(output)),
-        ];
-        // Dollars per million tokens times tokens: a thousandth of a dollar-per-million is one nanodollar per token.
-        // Prices are taken in picodollars per token, so that the smallest price in the table is a whole number.
-        let pico = bill.iter().map(|&(tokens, price)| u128::from(tokens).saturating_mul((price.max(0.0) * 1e6).round() as u128)).fold(0, u128::saturating_add);
-        let pico = if batch { pico / 2 } else { pico };
-        Nanodollars(u64::try_from(pico.div_ceil(1000)).unwrap_or(u64::MAX))
+        Rates {
+            input,
+            cache_read,
+            cache_write,
+            cache_write_1h: self.cache_write_1h.map_or(cache_write, scaled),
+            input_audio: self.input_audio.unwrap_or(input),
+            output,
+            reasoning,
+            output_audio: self.output_audio.unwrap_or(output),
+        }
     }
+
+    /// What `usage` costs. `batch` halves it, as every provider with a batch API does.
+    #[must_use]
+    pub fn cost(&self, usage: &Usage, batch: bool) -> Nanodollars {
+        let rates = self.rates(usage.prompt() > LONG_CONTEXT);
+        bill(
+            &[
+                (usage.input, rates.input),
+                (usage.cache_read, rates.cache_read),
+                (usage.cache_write, rates.cache_write),
+                (usage.cache_write_1h, rates.cache_write_1h),
+                (usage.input_audio, rates.input_audio),
+                (usage.output, rates.output),
+                (usage.reasoning, rates.reasoning),
+                (usage.output_audio, rates.output_audio),
+            ],
+            batch,
+        )
+    }
+
+    /// The most that a prompt of up to so many tokens and an answer of up to so many can cost: each token at the dearest price
+    /// that it can have. `heard` and `spoken` say whether there may be sound in the prompt and in the answer.
+    #[must_use]
+    pub fn dearest(&self, prompt: u64, completion: u64, heard: bool, spoken: bool) -> Nanodollars {
+        let at = |long: bool, prompt: u64| {
+            let r = self.rates(long);
+            let sound = |there: bool, price: f64| if there { price } else { 0.0 };
+            let input = [r.input, r.cache_read, r.cache_write, r.cache_write_1h, sound(heard, r.input_audio)].into_iter().fold(0.0, f64::max);
+            let output = [r.output, r.reasoning, sound(spoken, r.output_audio)].into_iter().fold(0.0, f64::max);
+            bill(&[(prompt, input), (completion, output)], false)
+        };
+        let short = at(false, prompt.min(LONG_CONTEXT));
+        if prompt > LONG_CONTEXT { short.max(at(true, prompt)) } else { short }
+    }
+}
+
+/// Prices of tokens by bucket, in dollars per million.
+struct Rates {
+    input: f64,
+    cache_read: f64,
+    cache_write: f64,
+    cache_write_1h: f64,
+    input_audio: f64,
+    output: f64,
+    reasoning: f64,
+    output_audio: f64,
+}
+
+/// The sum of tokens at their prices.
+fn bill(tokens: &[(u64, f64)], batch: bool) -> Nanodollars {
+    // Dollars per million tokens times tokens: a thousandth of a dollar-per-million is one nanodollar per token.
+    // Prices are taken in picodollars per token, so that the smallest price in the table is a whole number.
+    let pico = tokens.iter().map(|&(tokens, price)| u128::from(tokens).saturating_mul((price.max(0.0) * 1e6).round() as u128)).fold(0, u128::saturating_add);
+    let pico = if batch { pico / 2 } else { pico };
+    Nanodollars(u64::try_from(pico.div_ceil(1000)).unwrap_or(u64::MAX))
 }
 
 /// By name. It is asked on every request.
@@ -313,6 +360,18 @@ mod tests {
         assert_eq!(gemini.cost(&short, false).to_string(), "0.26");
         // 100001·2.5 + 100000·0.25 + 1000·15
         assert_eq!(gemini.cost(&long, false).to_string(), "0.2900025");
+    }
+
+    #[test]
+    fn the_dearest_price_is_that_of_the_dearest_token() {
+        let model = Model { input: 1.0, output: 10.0, input_audio: Some(40.0), output_audio: Some(80.0), reasoning: Some(20.0), cache_write: Some(2.0), ..Model::default() };
+        let dollars = |prompt, completion, heard, spoken| model.dearest(prompt, completion, heard, spoken).to_string();
+        assert_eq!(dollars(1000, 1000, false, false), "0.022");
+        assert_eq!((dollars(1000, 0, true, false), dollars(0, 1000, false, true)), ("0.04".into(), "0.08".into()));
+        // The prompt may be longer than the bound, and need not be.
+        let long = Model { input: 1.0, output: 10.0, input_over_200k: Some(2.0), output_over_200k: Some(5.0), ..Model::default() };
+        assert_eq!((long.dearest(200_000, 0, false, false).to_string(), long.dearest(200_001, 0, false, false).to_string()), ("0.2".into(), "0.400002".into()));
+        assert_eq!(long.dearest(200_001, 1_000_000, false, false).to_string(), "10.2");
     }
 
     #[test]

@@ -112,6 +112,10 @@ impl Provider for Vertex {
         VERTEX.kind
     }
 
+    fn follows_places(&self) -> bool {
+        true
+    }
+
     fn base_url(&self) -> &str {
         &self.base_url
     }

@@ -6,16 +6,18 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use providers::prices::Model;
-use providers::{ErrorKind, Operation};
+use providers::bound::Bound;
+use providers::envelope::Envelope;
+use providers::prices::{Model, Prices};
+use providers::{Dialect, ErrorKind, Operation, Target, unseen};
 use smallvec::SmallVec;
 
 use crate::config::UnknownPrice;
 use crate::counters::{Claim, Denied, NEVER, Refused, Standing, Unit, Window};
-use crate::exchange::Exchange;
+use crate::exchange::{Asked, Exchange};
 use crate::fault::Fault;
 use crate::names;
-use crate::purse::{Estimate, Hold, LimitRule, nanodollars, spoken};
+use crate::purse::{Estimate, Hold, LimitRule, Tokens, nanodollars, spoken};
 use crate::rate;
 use crate::rules::{ModelRule, TargetRule};
 use crate::weight::Weight;
@@ -23,8 +25,8 @@ use crate::weight::Weight;
 /// Tokens of an answer that are reserved where neither the request nor the price table bounds them.
 const GUESS: u64 = 1024;
 /// Longest answer that is reckoned with in the worst case where nothing bounds it.
-pub(crate) const LONGEST: u64 = 128_000;
-/// Tokens of the largest picture that is made, and most pictures of one request.
+const LONGEST: u64 = 128_000;
+/// Tokens of the largest picture that is made, and most pictures of one form.
 const PICTURE: (u64, u64) = (6_240, 10);
 /// Most tokens of a transcript.
 const TRANSCRIPT: u64 = 4_096;
@@ -46,16 +48,15 @@ pub async fn reserve(x: &mut Exchange, model: &ModelRule, rest: &str) -> Result<
     if let Some(fate) = x.fate.as_ref().filter(|_| model.drains) {
         fate.go_on();
     }
+    let bound = bound(x.current_operation(), x.current(), &x.weight)?;
     let candidates = candidates(x, model, rest);
-    let longest = candidates.iter().map(|c| c.price.as_ref().and_then(|p| p.max_output).unwrap_or(LONGEST)).max().unwrap_or(LONGEST);
-    let bound = answer_bound(x);
-    let worst = dearest(&candidates, |_| x.weight.worst(), bound.unwrap_or(longest));
-    x.about = dearest(&candidates, |c| x.weight.about(c.density), bound.unwrap_or(longest.min(GUESS)));
+    let (worst, about) = estimates(&candidates, &bound, &x.weight);
+    x.about = about;
     let other = rate::other(x, model, rest);
     if worst.cost > 0 && other.is_none() {
         x.estimate = Some(worst.cost);
     }
-    hold_to_max_cost(x, &worst, other)?;
+    hold_to_max_cost(x, model, rest, &worst, &candidates, other)?;
     let Some(principal) = x.principal.clone() else { return Ok(()) };
     let limits: Vec<&LimitRule> = principal.limits.iter().filter(|l| l.covers(&x.model)).collect();
     if limits.is_empty() {
@@ -65,8 +66,10 @@ pub async fn reserve(x: &mut Exchange, model: &ModelRule, rest: &str) -> Result<
         hold_to_known_prices(x, model, rest)?;
         rate::hold_to_known(x, other)?;
     }
-    if x.weight.unseen && limits.iter().any(|l| l.strict && !matches!(l.purse.unit, Unit::Requests | Unit::Concurrent)) {
-        let message = "this request names files or a conversation that only the provider can see, so a strict limit could not be held; send their contents";
+    if limits.iter().any(|l| l.strict && !matches!(l.purse.unit, Unit::Requests | Unit::Concurrent))
+        && let Some(why) = unheld(x, &x.weight, &candidates)
+    {
+        let message = format!("a strict limit could not be held: this request {why}");
         return Err(Fault::client(StatusCode::FORBIDDEN, ErrorKind::Permission, message).code("unbounded_request"));
     }
     let about = x.about;
@@ -81,6 +84,10 @@ pub async fn reserve(x: &mut Exchange, model: &ModelRule, rest: &str) -> Result<
 /// # Errors
 /// As [`reserve`].
 pub async fn reserve_request(x: &mut Exchange) -> Result<(), Fault> {
+    if x.operation == Operation::Batches && x.method == Method::POST && x.headers.contains_key(&names::MAX_COST) {
+        let message = "batches are not counted here, so `x-trivium-max-cost` could not be held; leave it out, or send the requests one by one";
+        return Err(Fault::client(StatusCode::PAYMENT_REQUIRED, ErrorKind::InvalidRequest, message).code("batch_not_counted"));
+    }
     let Some(principal) = x.principal.clone() else { return Ok(()) };
     let counted = |l: &LimitRule| matches!(l.purse.unit, Unit::Requests | Unit::Concurrent);
     if x.operation == Operation::Batches && x.method == Method::POST && principal.limits.iter().any(|l| !counted(l)) {
@@ -92,20 +99,75 @@ pub async fn reserve_request(x: &mut Exchange) -> Result<(), Fault> {
     take(x, &limits, &claims, UNKNOWN).await
 }
 
-/// A target that the request may go to: what it charges, and how it counts text.
-struct Candidate {
+/// A target that the request may go to: what it charges, how it counts text, and how long its prompts and answers are.
+pub(crate) struct Candidate {
     price: Option<Arc<Model>>,
     density: u32,
+    /// Longest answer that it gives.
+    pub(crate) longest: u64,
+    /// Most tokens that it thinks beyond a bound; `None` for as many as it likes.
+    pub(crate) thought: Option<u64>,
+    context: Option<u64>,
+    follows: bool,
+    /// Whether it brings into the prompt what is not in the request.
+    searches: bool,
+}
+
+impl Candidate {
+    pub(crate) fn of(asked: &Asked, target: &TargetRule, rest: &str, prices: &Prices) -> Self {
+        let name = target.model_for(rest);
+        let dialect = &target.provider.dialect;
+        let price = target.price_of(&name, prices);
+        let info = Target { model: &name, info: price.as_deref() };
+        let thought = match asked.current_operation() {
+            Operation::Chat(Dialect::Chat) => dialect.thinks_beyond(asked.current(), &info),
+            // What another dialect says of thoughts, a translation says in its own words.
+            _ => dialect.thinks_beyond(&Envelope::empty(), &info),
+        };
+        // Who answers offline reads nothing but what is here.
+        let context = if target.provider.base_url.is_empty() { Some(0) } else { price.as_ref().and_then(|p| p.context) };
+        let longest = price.as_ref().and_then(|p| p.max_output.or(p.context)).unwrap_or(LONGEST);
+        let searches = matches!(asked.operation, Operation::Chat(_)) && unseen::by_itself(&name);
+        Candidate { density: target.figures.of(rest).density(), longest, thought, context, follows: dialect.follows_places(), searches, price }
+    }
+
+    /// What the request uses here at most.
+    pub(crate) fn worst(&self, bound: &Bound, weight: &Weight) -> Tokens {
+        let prompt = weight.worst_within(self.context, self.follows).unwrap_or(weight.worst());
+        Tokens { prompt, heard: weight.sound.saturating_add(weight.files), completion: bound.at_most(self.longest, self.thought), spoken: bound.spoken }
+    }
+
+    fn about(&self, bound: &Bound, weight: &Weight) -> Tokens {
+        Tokens { prompt: weight.about(self.density), heard: weight.about_heard(), completion: bound.at_most(self.longest.min(GUESS), Some(0)), spoken: bound.spoken }
+    }
 }
 
 fn candidates(x: &Exchange, model: &ModelRule, rest: &str) -> SmallVec<[Candidate; 4]> {
-    let targets = model.targets.iter().chain(&model.fallback);
-    targets.map(|t| Candidate { price: t.price_of(&t.model_for(rest), &x.rules.prices), density: t.figures.of(rest).density() }).collect()
+    model.targets.iter().chain(&model.fallback).map(|t| Candidate::of(x, t, rest, &x.rules.prices)).collect()
 }
 
-/// What the request may use at the dearest of its targets.
-fn dearest(candidates: &[Candidate], prompt: impl Fn(&Candidate) -> u64, completion: u64) -> Estimate {
-    candidates.iter().map(|c| Estimate::new(prompt(c), completion, c.price.as_deref())).fold(Estimate::default(), Estimate::or_more)
+/// What the request uses at worst, and about, each at the dearest of its targets.
+fn estimates(candidates: &[Candidate], bound: &Bound, weight: &Weight) -> (Estimate, Estimate) {
+    let mut out = (Estimate::default(), Estimate::default());
+    for c in candidates {
+        let price = c.price.as_deref();
+        out = (out.0.or_more(Estimate::at_worst(c.worst(bound, weight), price)), out.1.or_more(Estimate::likely(c.about(bound, weight), price)));
+    }
+    out
+}
+
+/// Why nobody here can say what a request uses at most, if nobody can: what it does, and what would help.
+pub(crate) fn unheld(asked: &Asked, weight: &Weight, candidates: &[Candidate]) -> Option<String> {
+    if let Some(name) = unseen::of(asked.current_operation(), asked.current()) {
+        return Some(format!("names `{name}`, whose tokens or price only the provider knows; leave it out, or send its contents"));
+    }
+    if candidates.iter().any(|c| c.searches) {
+        return Some("goes to a model that searches, or reads stored files, by itself; ask for another one".into());
+    }
+    let untold = candidates.iter().any(|c| weight.worst_within(c.context, c.follows).is_none());
+    untold.then(|| {
+        "holds a file or a sound whose length its bytes do not tell, and the context of its model is not known here; send text, or have the operator give it a `context` under `prices`".into()
+    })
 }
 
 /// A form is a sound to be written down, or pictures to be changed.
@@ -139,33 +201,24 @@ async fn take(x: &mut Exchange, limits: &[&LimitRule], claims: &[Claim<'_>], lea
     }
 }
 
-/// The bound on an answer's tokens that the request sets itself, in whichever dialect, or that its kind has.
-fn answer_bound(x: &Exchange) -> Option<u64> {
-    let body = x.current();
-    let number = |name: &str| body.parse::<Option<u64>>(name).ok().flatten().flatten();
-    match x.operation {
-        Operation::Chat(_) => {}
-        Operation::ImageGenerations => return Some(PICTURE.0 * number("n").unwrap_or(1).clamp(1, PICTURE.1)),
-        Operation::ImageEdits => return Some(PICTURE.0 * PICTURE.1),
+/// The bound on an answer's tokens that the request sets itself, or that its kind has.
+pub(crate) fn bound(operation: Operation, body: &Envelope, weight: &Weight) -> Result<Bound, Fault> {
+    let fixed = |each: u64| Bound { each: Some(each), beside: 0, answers: 1, spoken: false };
+    Ok(match operation {
+        Operation::Chat(dialect) => Bound::of(dialect, body)?,
+        Operation::ImageGenerations => Bound { answers: Bound::of(Dialect::Chat, body)?.answers, ..fixed(PICTURE.0) },
+        Operation::ImageEdits => fixed(PICTURE.0 * PICTURE.1),
         // About a minute of speech is nine hundred characters and twelve hundred tokens of sound.
-        Operation::Speech => return Some(2 * x.weight.text),
-        Operation::Transcriptions | Operation::Translations => return Some(TRANSCRIPT),
-        _ => return Some(0),
-    }
-    let google = || body.parse::<serde_json::Value>("generationConfig").ok().flatten().and_then(|c| c["maxOutputTokens"].as_u64());
-    // Where two bounds are given, the larger one may be the one that the provider reads.
-    let one = ["max_completion_tokens", "max_tokens", "max_output_tokens"].into_iter().filter_map(number).max().or_else(google)?;
-    // An absurd bound is no bound: the model's own holds.
-    Some(one.min(10_000_000).saturating_mul(number("n").unwrap_or(1).clamp(1, 128)))
+        Operation::Speech => Bound { spoken: true, ..fixed(2 * weight.text) },
+        Operation::Transcriptions | Operation::Translations => fixed(TRANSCRIPT),
+        _ => fixed(0),
+    })
 }
 
 /// Money cannot be counted where a price is not known: such a model is refused to who has a limit of dollars, or let pass
 /// with a warning, as the configuration says. A provider that answers offline costs nothing.
 fn hold_to_known_prices(x: &Exchange, model: &ModelRule, rest: &str) -> Result<(), Fault> {
-    let costs = |t: &&TargetRule| !t.provider.base_url.is_empty();
-    let unknown = model.targets.iter().chain(&model.fallback).filter(costs).find(|t| t.price_of(&t.model_for(rest), &x.rules.prices).is_none());
-    let Some(target) = unknown else { return Ok(()) };
-    let name = format!("{}/{}", target.provider.name, target.model_for(rest));
+    let Some(name) = unpriced(x, model, rest) else { return Ok(()) };
     if x.rules.unknown_price == UnknownPrice::Allow {
         if !model.warned.swap(true, Relaxed) {
             tracing::warn!(model = name, "its price is not known, and limits of dollars do not count it; give it one under `prices`");
@@ -176,19 +229,37 @@ fn hold_to_known_prices(x: &Exchange, model: &ModelRule, rest: &str) -> Result<(
     Err(Fault::client(StatusCode::FORBIDDEN, ErrorKind::Permission, message).code("unknown_price").param("model"))
 }
 
-/// The client's own bound on what the request may cost, in dollars: the field `max_cost` or the header `x-trivium-max-cost`.
-fn hold_to_max_cost(x: &Exchange, worst: &Estimate, other: Option<&'static str>) -> Result<(), Fault> {
+/// The first target whose price is not known, if it has one.
+fn unpriced(x: &Exchange, model: &ModelRule, rest: &str) -> Option<String> {
+    let costs = |t: &&TargetRule| !t.provider.base_url.is_empty();
+    let unknown = model.targets.iter().chain(&model.fallback).filter(costs).find(|t| t.price_of(&t.model_for(rest), &x.rules.prices).is_none());
+    unknown.map(|target| format!("{}/{}", target.provider.name, target.model_for(rest)))
+}
+
+/// The client's own bound on what the request may cost, in dollars: the field `max_cost` or the header `x-trivium-max-cost`. One
+/// that nobody could hold to is no bound, so the request is refused.
+fn hold_to_max_cost(x: &Exchange, model: &ModelRule, rest: &str, worst: &Estimate, candidates: &[Candidate], other: Option<&'static str>) -> Result<(), Fault> {
     let wrong = || Fault::client(StatusCode::BAD_REQUEST, ErrorKind::InvalidRequest, "`x-trivium-max-cost` must be an amount of dollars, such as 0.05").param("x-trivium-max-cost");
     let header = x.headers.get(&names::MAX_COST).map(|v| v.to_str().ok().and_then(nanodollars).ok_or_else(wrong)).transpose()?;
     let Some(most) = header.into_iter().chain(x.max_cost).min() else { return Ok(()) };
     if let Some(field) = other {
         return Err(rate::unknown(field, "`max_cost`"));
     }
+    let refuse = |message: String, code: &str| Err(Fault::client(StatusCode::PAYMENT_REQUIRED, ErrorKind::InvalidRequest, message).code(code));
+    if let Some(name) = unpriced(x, model, rest).filter(|_| !matches!(x.operation, Operation::CountMessages | Operation::CountGenerate)) {
+        return refuse(
+            format!("the price of `{name}` is not known here, so the request's own `max_cost` could not be held; leave it out, or have the operator give a price under `prices`"),
+            "unknown_price",
+        );
+    }
+    if let Some(why) = unheld(x, &x.weight, candidates) {
+        return refuse(format!("its own `max_cost` could not be held: this request {why}"), "unbounded_request");
+    }
     if worst.cost <= most {
         return Ok(());
     }
     let message = format!("at worst this request would cost {} dollars, more than its own `max_cost`; set or lower `max_tokens`, or raise the bound", providers::prices::Nanodollars(worst.cost));
-    Err(Fault::client(StatusCode::PAYMENT_REQUIRED, ErrorKind::InvalidRequest, message).code("max_cost_exceeded"))
+    refuse(message, "max_cost_exceeded")
 }
 
 fn refuse(limits: &[&LimitRule], refused: Refused) -> Fault {

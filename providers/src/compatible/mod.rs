@@ -88,6 +88,8 @@ pub enum Oddity {
     PassageOrQuery,
     /// Tells beside the choices, or by a finish of its own, that it broke off.
     ErrorAside,
+    /// `max_tokens` bounds the answer alone, or with its thoughts: it depends on the model, or nobody says.
+    ThinksBeyond,
 }
 
 /// A host without differences.
@@ -126,6 +128,7 @@ pub const PRESETS: &[Preset] = &[
         developer: true,
         efforts: &["none", "low", "medium", "high", "xhigh"],
         drops: &["logit_bias"],
+        oddities: &[Oddity::ThinksBeyond],
         ..PLAIN
     },
     Preset {
@@ -204,6 +207,7 @@ pub const PRESETS: &[Preset] = &[
         also: &[Embeddings],
         max_tokens: true,
         no_thinking: Some(("enable_thinking", "false")),
+        oddities: &[Oddity::ThinksBeyond],
         ..PLAIN
     },
     Preset {
@@ -367,6 +371,10 @@ impl Provider for Compatible {
         let mut found = if chat && self.preset.drops.contains(&"service_tier") { Vec::new() } else { rate::of_openai(operation, body, self.preset.tiers) };
         found.extend(self.preset.hosts.iter().filter(|name| body.get(name).is_some_and(|raw| !detour::says_nothing(raw))));
         found
+    }
+
+    fn thinks_beyond(&self, request: &Envelope, target: &Target<'_>) -> Option<u64> {
+        if self.preset.has(Oddity::ThinksBeyond) { request::thoughts(self.preset, request, target) } else { Some(0) }
     }
 
     fn verbatim(&self, operation: Operation) -> bool {

@@ -4,8 +4,9 @@ use serde_json::value::RawValue;
 
 use super::{Oddity, Preset};
 use crate::envelope::{Edit, Envelope};
+use crate::prices::Features;
 use crate::wire::{Choice, Str, Tool};
-use crate::{Error, Target, cohere, openai};
+use crate::{Error, Target, bound, cohere, openai};
 
 /// Words for an effort, from the least to the most.
 const EFFORTS: &[&str] = &["minimal", "low", "medium", "high", "xhigh", "max"];
@@ -23,9 +24,11 @@ pub(super) fn adapt(preset: &Preset, edit: &mut Edit<'_>, target: &Target<'_>) -
         openai::ask_for_usage(edit)?;
     }
     if preset.max_tokens && envelope.get("max_completion_tokens").is_some() {
-        if envelope.get("max_tokens").is_some() {
+        // One of null is none.
+        if envelope.get("max_tokens").is_some_and(|raw| raw != "null") {
             edit.remove("max_completion_tokens");
         } else {
+            edit.remove("max_tokens");
             edit.rename("max_completion_tokens", "max_tokens");
         }
     }
@@ -95,6 +98,22 @@ fn effort(preset: &Preset, edit: &mut Edit<'_>, warnings: &mut Vec<String>) -> R
         warnings.push(format!("changed `reasoning_effort` from {} to {word}: {} takes {}", &*asked, preset.kind, preset.efforts.join(", ")));
     }
     Ok(())
+}
+
+/// Most tokens of thinking that come beside the answer's bound.
+pub(super) fn thoughts(preset: &Preset, request: &Envelope, target: &Target<'_>) -> Option<u64> {
+    // A model that always thinks passes over what is said against it.
+    let always = target.model.contains("thinking") || target.model.starts_with("qwq");
+    // The host's own word comes before the effort, as in what it is sent.
+    let said = preset.no_thinking.and_then(|(field, value)| Some(request.get(field)? == value));
+    let off = said.unwrap_or_else(|| request.get("reasoning_effort") == Some("\"none\""));
+    // Where nothing is told of what a model supports, it may think.
+    let cannot = target.info.is_some_and(|info| info.supports != Features::default() && !info.supports("reasoning"));
+    if off && !always || cannot {
+        return Some(0);
+    }
+    let budget = request.get("thinking_budget").and_then(bound::whole)?;
+    u64::try_from(budget).ok()
 }
 
 /// One number says that probabilities are wanted and how many alternatives.

@@ -59,6 +59,10 @@ impl Provider for Gemini {
         GEMINI.kind
     }
 
+    fn follows_places(&self) -> bool {
+        true
+    }
+
     fn base_url(&self) -> &str {
         &self.base_url
     }

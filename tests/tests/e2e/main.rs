@@ -7,6 +7,7 @@ mod admin_limits;
 mod admission;
 mod bad_input;
 mod bills;
+mod bounds;
 mod certificates;
 mod chaos;
 mod crashes;
