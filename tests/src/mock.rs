@@ -211,15 +211,16 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream, number: usize) {
         let model = request.model();
         let behaviour = shared.behaviour(&model, &request);
         let serving = shared.begin(model, request);
-        let keep = tokio::select! {
-            kept = perform(&serving, &mut write, behaviour) => kept.unwrap_or(false),
-            () = gone(&mut read, &mut buffer) => {
-                shared.left.fetch_add(1, SeqCst);
-                shared.changed.notify_waiters();
-                false
-            }
+        // Who is gone is noticed by reading, or by writing to nobody.
+        let kept = tokio::select! {
+            kept = perform(&serving, &mut write, behaviour) => kept.ok(),
+            () = gone(&mut read, &mut buffer) => None,
         };
-        if !keep {
+        if kept.is_none() {
+            shared.left.fetch_add(1, SeqCst);
+            shared.changed.notify_waiters();
+        }
+        if kept != Some(true) {
             return;
         }
     }

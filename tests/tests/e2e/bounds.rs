@@ -257,8 +257,9 @@ async fn a_bound_on_the_cost_is_not_passed_over_where_the_cost_is_not_known() {
     assert!(message.contains("llama/free") && message.contains("max_cost"), "{message}");
     let message = ask(&gateway, CHAT, &with("a", json!({ "max_cost": 0.9, "web_search_options": {} }))).await.fault(402, "unbounded_request");
     assert!(message.contains("web_search_options"), "{message}");
-    let bounded = [HEADERS[0], HEADERS[1], ("x-trivium-max-cost", "0.05")];
-    gateway.client().send("POST", "/v1/batches", &bounded, br#"{"input_file_id":"file-1"}"#).await.fault(402, "batch_not_counted");
+    let filer = Running::start("models: { a: well/a }\nconsumers: { bob: { keys: [key-of-bob-1], files: true } }\n", &mock).await;
+    let bounded = [HEADERS[0], ("authorization", "Bearer key-of-bob-1"), ("x-trivium-max-cost", "0.05")];
+    filer.client().send("POST", "/v1/batches", &bounded, br#"{"input_file_id":"file-1"}"#).await.fault(402, "batch_not_counted");
     assert!(mock.asked("free").is_empty() && mock.asked("a").is_empty());
     ask(&gateway, CHAT, &with("free", json!({}))).await.answer();
 }
