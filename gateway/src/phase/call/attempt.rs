@@ -74,12 +74,12 @@ async fn several(x: &mut Exchange, model: &ModelRule, target: &TargetRule, t: &T
                 bodies.push(body);
             }
             // The parts that came are owed.
-            Err(failure) => return Err(Failure { used: work.used(provider.dialect.as_ref(), t, &bodies, counted), ..failure }),
+            Err(failure) => return Err(Failure { used: work.used(provider.dialect.as_ref(), t, &bodies, counted).map(Box::new), ..failure }),
         }
     }
     match work.answer(provider.dialect.as_ref(), t, &bodies, counted) {
         Ok((body, seen)) => Ok(whole_reply(body, seen)),
-        Err(e) => Err(Failure { used: work.used(provider.dialect.as_ref(), t, &bodies, counted), ..broken(e, model) }),
+        Err(e) => Err(Failure { used: work.used(provider.dialect.as_ref(), t, &bodies, counted).map(Box::new), ..broken(e, model) }),
     }
 }
 

@@ -17,7 +17,7 @@ pub(crate) struct Failure {
     pub(super) status: Option<u16>,
     pub(crate) again: Again,
     /// What the provider told that it had used until then: it is owed, whoever answers in the end.
-    pub(super) used: Option<Usage>,
+    pub(super) used: Option<Box<Usage>>,
 }
 
 /// Whether another try is worth it.

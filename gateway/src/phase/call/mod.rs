@@ -98,7 +98,7 @@ pub async fn first_event(x: &mut Exchange, model: &ModelRule, rest: &str, plan: 
             Err(mut failure) => {
                 at_work(x, false);
                 failure.fault.hide(&target.provider.shown);
-                note_try(x, target, (failure.outcome, failure.status, failure.used), started, span);
+                note_try(x, target, (failure.outcome, failure.status, failure.used.take()), started, span);
                 // A try that those before it have left no time says nothing about its target.
                 if Instant::now() < tries.deadline || started.elapsed() * 2 >= model.timeout.total {
                     judge(&mut flight, target, model, &failure);
@@ -186,9 +186,9 @@ fn at_work(x: &mut Exchange, works: bool) {
 }
 
 /// Writes down a try: how it ended, with what status, and what it used in vain.
-fn note_try(x: &mut Exchange, target: &TargetRule, (outcome, status, used): (&'static str, Option<u16>, Option<Usage>), began: Instant, span_id: u64) {
+fn note_try(x: &mut Exchange, target: &TargetRule, (outcome, status, used): (&'static str, Option<u16>, Option<Box<Usage>>), began: Instant, span_id: u64) {
     let price = x.price.as_deref().filter(|_| x.rate.is_known());
-    let spent = used.map(|usage| Box::new(Spent { usage, cost: price.map(|price| price.cost(&usage, false)) }));
+    let spent = used.map(|usage| Box::new(Spent { cost: price.map(|price| price.cost(&usage, false)), usage: *usage }));
     if let Some(record) = &mut x.record {
         record.tried(Try { target: target.name.clone(), kind: target.provider.dialect.kind(), outcome, status, span_id, spent, ..Try::default() }, began);
     }

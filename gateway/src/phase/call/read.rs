@@ -59,7 +59,7 @@ pub(super) async fn streamed(
         Reading::Translate(renamed) => Flow::translate(Cutter::new(framing, limit), renamed.transcoder(provider.dialect.transcoder(t)), door(x.dialect()).writer(meta), limit),
     };
     let mut body = response.into_body();
-    let first = in_time(by, model, begin(&mut flow, &mut body, model)).await.map_err(|failure| Failure { used: flow.seen.usage, ..failure })?;
+    let first = in_time(by, model, begin(&mut flow, &mut body, model)).await.map_err(|failure| Failure { used: flow.seen.usage.map(Box::new), ..failure })?;
     let seen = flow.seen;
     Ok((Kind::Stream(Box::new(flow), first, body), seen))
 }
