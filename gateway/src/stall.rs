@@ -1,14 +1,20 @@
-//! A connection whose client takes nothing: it is given up after a while, so that nobody holds an answer, and what is reserved
-//! for it, by not reading. Without it such a connection waits for as long as the other side keeps it open.
+//! A client that takes nothing is given up after a while, so that nobody holds an answer, and what is reserved for it, by not
+//! reading. Without it an answer waits for as long as the other side keeps its connection open. A connection of HTTP/1 is watched
+//! as a whole; of HTTP/2 each answer, since one can stand still while others go on, and a body that is not taken is not polled.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::time::{Instant, Sleep, timeout};
+
+use crate::body::{Body, BodyError};
 
 /// A connection, with the patience that writing to it has.
 pub struct Stall<S> {
@@ -37,7 +43,7 @@ impl<S> Stall<S> {
             self.waiting = true;
             timer.as_mut().reset(Instant::now() + patience);
         }
-        timer.as_mut().poll(cx).map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")))
+        timer.as_mut().poll(cx).map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, STALLED)))
     }
 }
 
@@ -70,6 +76,57 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stall<S> {
 
     fn is_write_vectored(&self) -> bool {
         self.inner.is_write_vectored()
+    }
+}
+
+/// What is said of a client that is given up.
+const STALLED: &str = "the client takes nothing";
+
+/// A stream that is pulled by a task of its own, for a client that may take nothing for so long. Other bodies wait for nobody.
+#[must_use]
+pub fn pulled(body: Body, patience: Duration) -> Body {
+    let Body::Stream(body) = body else { return body };
+    let (room, pieces) = channel(1);
+    tokio::spawn(pull(body, room, patience));
+    Body::Stream(Box::pin(Pulled { pieces, over: false }))
+}
+
+type Piece = Result<Frame<Bytes>, BodyError>;
+
+/// Pulls a body piece by piece, as they are taken. Ends without a word where nobody takes them.
+async fn pull(mut body: Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError> + Send>>, pieces: Sender<Option<Piece>>, patience: Duration) {
+    loop {
+        let Ok(Ok(room)) = timeout(patience, pieces.reserve()).await else { return };
+        let piece = tokio::select! {
+            piece = poll_fn(|cx| body.as_mut().poll_frame(cx)) => piece,
+            () = pieces.closed() => return,
+        };
+        let last = piece.is_none();
+        room.send(piece);
+        if last {
+            return;
+        }
+    }
+}
+
+/// The client's end of a body that is pulled.
+struct Pulled {
+    pieces: Receiver<Option<Piece>>,
+    over: bool,
+}
+
+impl HttpBody for Pulled {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Piece>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        let piece = ready!(self.pieces.poll_recv(cx));
+        self.over = matches!(piece, None | Some(None));
+        // An end that was not said is none.
+        Poll::Ready(piece.unwrap_or_else(|| Some(Err(STALLED.into()))))
     }
 }
 

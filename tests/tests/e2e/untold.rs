@@ -206,3 +206,29 @@ data: \"{{folder}}\"
     assert_eq!((&entry["usage"]["input"], &entry["cost"]), (&json!(500), &json!(0.501)), "{entry}");
     assert_eq!(limit(&gateway).await["used"], json!(526 * count + 501));
 }
+
+#[tokio::test]
+async fn over_http2_too_who_does_not_read_is_given_up_and_the_others_go_on() {
+    use http_body_util::{BodyExt as _, Full};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+
+    let mock = Mock::start().await;
+    let gateway = start(&mock, "retry: { attempts: 1 }", "{ tokens: 1000M, per: 1h }").await;
+    mock.on("a", [Stream::sse().flood(chunk(&"x".repeat(60_000), None), 100).into(), Behaviour::Usual]);
+    let stream = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
+    let (mut client, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new()).initial_stream_window_size(100_000).handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let post = |body: Value| {
+        let request = http::Request::post(format!("http://{}{CHAT}", gateway.address)).header(JSON.0, JSON.1).header(BEARER.0, BEARER.1);
+        request.body(Full::new(bytes::Bytes::from(body.to_string()))).unwrap()
+    };
+    let stalled = client.send_request(post(streamed("a"))).await.unwrap();
+    assert_eq!(stalled.status(), 200);
+    let entry = gateway.entries(1).await.remove(0);
+    assert_eq!((&entry["client_left"], &entry["usage"]["estimated"]), (&json!(true), &json!(true)), "{entry}");
+    // What it has not read it may read now, and no end that is none.
+    assert!(stalled.into_body().collect().await.is_err());
+    let other = client.send_request(post(chat("a"))).await.unwrap();
+    assert_eq!(other.status(), 200);
+    assert!(other.into_body().collect().await.is_ok());
+}
