@@ -23,6 +23,7 @@ use crate::names;
 use crate::phase::read;
 use crate::road::{self, about};
 use crate::rules::Rules;
+use crate::stall::pulled;
 use crate::state::State;
 
 /// Where a path leads.
@@ -78,17 +79,20 @@ impl HttpBody for Elements {
     }
 }
 
-/// Serves one request of a client.
+/// Serves one request of a client, which may take nothing of its answer for so long.
 ///
 /// # Errors
 /// Never: every fault is a response.
-pub async fn serve(state: Arc<State>, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    name_host(&mut request);
+pub async fn serve(state: Arc<State>, mut request: Request<Incoming>, patience: Duration) -> Result<Response<Body>, Infallible> {
+    let multiplexed = request.version() == Version::HTTP_2;
+    if multiplexed {
+        name_host(&mut request);
+    }
     if let Some(refused) = too_long(&state, &request) {
         return Ok(refused);
     }
     let way = way(request.uri().path());
-    Ok(match way {
+    let response = match way {
         Way::Model(operation) => model(state, request, operation, None).await,
         Way::Named(operation, name, stream) => {
             let events = asks_for_events(request.uri().query().unwrap_or_default());
@@ -104,14 +108,13 @@ pub async fn serve(state: Arc<State>, mut request: Request<Incoming>) -> Result<
             let message = format!("there is nothing at {} {}; this is an OpenAI-compatible gateway: try POST /v1/chat/completions or GET /v1/models", request.method(), shown(request.uri().path()));
             refuse(request.headers(), Dialect::Chat, &Fault::client(StatusCode::NOT_FOUND, ErrorKind::NotFound, message).code("unknown_path"))
         }
-    })
+    };
+    Ok(if multiplexed { response.map(|body| pulled(body, patience)) } else { response })
 }
 
 /// HTTP/2 has the host in the URL; whoever looks at a request finds it where HTTP/1 has it.
 fn name_host(request: &mut Request<Incoming>) {
-    if request.version() == Version::HTTP_2
-        && let Some(host) = request.uri().authority().and_then(|authority| HeaderValue::try_from(authority.as_str()).ok())
-    {
+    if let Some(host) = request.uri().authority().and_then(|authority| HeaderValue::try_from(authority.as_str()).ok()) {
         request.headers_mut().insert(header::HOST, host);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
-use http::{Request, Version};
+use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -25,7 +25,7 @@ use crate::keyring::{Keyring, left_in};
 use crate::ledger::Ledger;
 use crate::rules::Rules;
 use crate::sinks::Sinks;
-use crate::stall::{Stall, pulled};
+use crate::stall::Stall;
 use crate::state::State;
 use crate::{telemetry, tls};
 
@@ -297,9 +297,7 @@ async fn connection(
             if let Some(peer) = &peer {
                 request.extensions_mut().insert(peer.clone());
             }
-            let multiplexed = request.version() == Version::HTTP_2;
-            let answer = crate::door::serve(state.clone(), request);
-            async move { answer.await.map(|response| if multiplexed { response.map(|body| pulled(body, bounds.write)) } else { response }) }
+            crate::door::serve(state.clone(), request, bounds.write)
         })
     };
     let result = match tls {

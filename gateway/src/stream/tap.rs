@@ -57,15 +57,8 @@ impl Tap {
 
     /// Whole events. Most of the time none of them is of interest and they pass as they are.
     fn complete(&mut self, events: Bytes, seen: &mut Seen) -> Result<Bytes, Error> {
-        let interesting =
-            !seen.content || self.dialect != Dialect::Chat && self.dialect != Dialect::Completions || has_value(&USAGE, &events) || has_value(&FINISH, &events) || ERROR.find(&events).is_some();
-        if !interesting {
-            // Half a character would pass for text, and every client reads it differently.
-            std::str::from_utf8(&events).map_err(|_| Error::answer(SseError::NotUtf8))?;
-            // Each event ends in two line ends, and there are no others in it; what is not its frame is text.
-            let count = memchr::memchr_iter(b'\n', &events).count() as u64 / 2;
-            seen.text += (events.len() as u64).saturating_sub(count * self.frame);
-            self.note_done(&events, seen);
+        if !self.is_of_interest(&events, seen) {
+            self.pass(&events, seen)?;
             return Ok(events);
         }
         let mut kept: Option<BytesMut> = None;
@@ -73,9 +66,14 @@ impl Tap {
         while at < events.len() {
             let end = end_of_event(&events[at..]).map_or(events.len(), |n| at + n);
             let raw = &events[at..end];
-            let keep = match read(raw).map_err(Error::answer)? {
-                Some(event) => self.event(&event, seen)?,
-                None => true,
+            let keep = if self.is_of_interest(raw, seen) {
+                match read(raw).map_err(Error::answer)? {
+                    Some(event) => self.event(&event, seen)?,
+                    None => true,
+                }
+            } else {
+                self.pass(raw, seen)?;
+                true
             };
             match (&mut kept, keep) {
                 (None, false) => kept = Some(BytesMut::from(&events[..at])),
@@ -85,6 +83,22 @@ impl Tap {
             at = end;
         }
         Ok(kept.map_or(events, BytesMut::freeze))
+    }
+
+    /// Whether events have to be read. Of a chat that has begun it is few: those that tell usage, an end or an error.
+    fn is_of_interest(&self, events: &[u8], seen: &Seen) -> bool {
+        !seen.content || !matches!(self.dialect, Dialect::Chat | Dialect::Completions) || has_value(&USAGE, events) || has_value(&FINISH, events) || ERROR.find(events).is_some()
+    }
+
+    /// Events that pass unread.
+    fn pass(&mut self, events: &[u8], seen: &mut Seen) -> Result<(), Error> {
+        // Half a character would pass for text, and every client reads it differently.
+        std::str::from_utf8(events).map_err(|_| Error::answer(SseError::NotUtf8))?;
+        // Each event ends in two line ends, and there are no others in it; what is not its frame is text.
+        let count = memchr::memchr_iter(b'\n', events).count() as u64 / 2;
+        seen.text += (events.len() as u64).saturating_sub(count * self.frame);
+        self.note_done(events, seen);
+        Ok(())
     }
 
     fn note_done(&mut self, events: &[u8], seen: &mut Seen) {
