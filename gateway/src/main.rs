@@ -31,9 +31,19 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Runs the gateway (what happens without a command too).
-    Serve(Serve),
+    Serve {
+        #[command(flatten)]
+        serve: Serve,
+        /// The configuration, as by `--config`.
+        file: Option<PathBuf>,
+    },
     /// Checks a configuration and says all that is wrong with it.
-    Check(Source),
+    Check {
+        #[command(flatten)]
+        source: Source,
+        /// The configuration, as by `--config`.
+        file: Option<PathBuf>,
+    },
     /// Makes keys for consumers.
     Keys {
         #[command(subcommand)]
@@ -88,7 +98,15 @@ struct Source {
     config: Option<PathBuf>,
 }
 
+impl Source {
+    /// The same, unless a file was named.
+    fn or(self, file: Option<PathBuf>) -> Self {
+        Source { config: file.or(self.config) }
+    }
+}
+
 #[derive(clap::Args, Clone)]
+#[group(skip)]
 struct Serve {
     #[command(flatten)]
     source: Source,
@@ -106,9 +124,9 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let result = match cli.command {
         None => run(&cli.serve),
-        Some(Command::Serve(serve)) => run(&serve),
+        Some(Command::Serve { serve, file }) => run(&Serve { source: serve.source.or(file), ..serve }),
         Some(Command::Keys { command: Keys::New { consumer } }) => new_key(&consumer),
-        Some(Command::Check(source)) => check(&source),
+        Some(Command::Check { source, file }) => check(&source.or(file)),
         Some(Command::Schema { markdown: false }) => print(&format!("{:#}\n", gateway::config::schema())),
         Some(Command::Schema { markdown: true }) => print(&gateway::config::reference(&gateway::config::schema())),
         Some(Command::Explain { source, path, consumer, headers, body }) => return explain(&source, path, consumer, headers, &body).unwrap_or_else(|problems| refused(&problems)),

@@ -82,7 +82,10 @@ fn what_cannot_be_read_hides_nothing_that_dangles() {
     }
     // Whoever starts it is told the same.
     let served = trivium("serve", &config, &[], "");
-    assert_eq!((served.status.code(), lines(&served.stderr)), (Some(1), said));
+    assert_eq!((served.status.code(), lines(&served.stderr)), (Some(1), said.clone()));
+    // And a file can be named without the flag.
+    let named = Command::new(env!("CARGO_BIN_EXE_trivium")).arg("check").arg(&config.0).output().expect("trivium runs");
+    assert_eq!(lines(&named.stderr), said);
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn answer(request: &ChatRequest<'_>) -> Result<Answer, Error> {
         id: String::new(),
         model: request.model.as_deref().unwrap_or("echo").to_owned(),
         choices: vec![choice; choices as usize],
-        usage: Some(Usage { input: prompt, output: said * u64::from(choices), estimated: true, ..Usage::default() }),
+        usage: Some(Usage { input: prompt, output: said * u64::from(choices), ..Usage::default() }),
     })
 }
 
@@ -187,7 +187,7 @@ fn embeddings(request: &embed::Request<'_>) -> Result<Embeddings, Error> {
         })
         .collect();
     let input = texts.iter().map(|t| (t.len() as u64).div_ceil(4)).sum();
-    Ok(Embeddings { vectors, usage: Some(Usage { input, estimated: true, ..Usage::default() }) })
+    Ok(Embeddings { vectors, usage: Some(Usage { input, ..Usage::default() }) })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Reserves the worst case in every purse that the request spends from, or refuses it: before anything costs. What was
 //! really used is settled when the request's record is dropped.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::counters::{Claim, Denied, NEVER, Refused, Standing, Unit, Window};
 use crate::exchange::{Asked, Exchange};
 use crate::fault::Fault;
 use crate::names;
-use crate::purse::{Estimate, Hold, LimitRule, Tokens, nanodollars, spoken};
+use crate::purse::{Estimate, Hold, LimitRule, Tokens, nanodollars, spoken, told};
 use crate::rate;
 use crate::rules::{ModelRule, TargetRule};
 use crate::weight::Weight;
@@ -196,7 +197,7 @@ async fn take(x: &mut Exchange, limits: &[&LimitRule], claims: &[Claim<'_>], lea
             if let Refused::Denied(denied) = &refused {
                 x.limit_headers = headers(&[standing(denied)]);
             }
-            Err(refuse(limits, refused))
+            Err(refuse(limits, claims, refused))
         }
     }
 }
@@ -262,7 +263,7 @@ fn hold_to_max_cost(x: &Exchange, model: &ModelRule, rest: &str, worst: &Estimat
     refuse(message, "max_cost_exceeded")
 }
 
-fn refuse(limits: &[&LimitRule], refused: Refused) -> Fault {
+fn refuse(limits: &[&LimitRule], claims: &[Claim<'_>], refused: Refused) -> Fault {
     let denied = match refused {
         Refused::Unavailable => {
             return Fault::gateway("the shared limits cannot be asked at the moment").code("limits_unavailable").status_of(StatusCode::SERVICE_UNAVAILABLE).retry_after(Duration::from_secs(1)).known();
@@ -273,7 +274,11 @@ fn refuse(limits: &[&LimitRule], refused: Refused) -> Fault {
     // Money that is spent is no matter of pace: OpenAI's clients tell the two apart by the code.
     let kind = if denied.purse.unit == Unit::Nanodollars { ErrorKind::Quota } else { ErrorKind::RateLimit };
     if denied.frees_in == NEVER {
-        return Fault::client(StatusCode::TOO_MANY_REQUESTS, kind, format!("this request alone is more than a limit allows: {label}")).never_again();
+        let mut message = format!("this request alone is more than a limit allows: {label}");
+        if let Some(claim) = claims.iter().find(|c| c.purse.key == denied.purse.key).filter(|c| !matches!(c.purse.unit, Unit::Requests | Unit::Concurrent)) {
+            let _ = write!(message, "; it may use {}, so set or lower `max_tokens`, or send less", told(claim.purse.unit, claim.amount));
+        }
+        return Fault::client(StatusCode::TOO_MANY_REQUESTS, kind, message).never_again();
     }
     let seconds = Duration::from_secs(denied.frees_in.as_secs_f64().ceil().max(1.0) as u64);
     let message = format!("a limit is used up: {label}; ask again in {}", spoken(seconds));
