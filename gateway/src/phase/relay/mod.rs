@@ -3,6 +3,7 @@
 
 mod bill;
 mod clock;
+mod ending;
 mod raw;
 mod stream;
 

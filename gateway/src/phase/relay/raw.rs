@@ -1,7 +1,6 @@
 //! Bytes that pass as they came (pictures, sound, files): what they tell of their usage is read along, and they have the clocks
 //! of every answer. After the first byte there is nothing to say to the client in: an answer that fails is cut off.
 
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -12,8 +11,9 @@ use providers::openai::media::Along;
 
 use super::bill::Bill;
 use super::clock::{Clock, silent, slow};
+use super::ending::{Unheard, failed, read_on};
 use crate::body::BodyError;
-use crate::fault::{Blame, Fault};
+use crate::fault::Fault;
 use crate::guess::Guess;
 use crate::ledger::Record;
 use crate::phase::call::chain;
@@ -85,22 +85,10 @@ impl Running {
     }
 
     /// Ends the body in the middle, so that nobody takes it for whole.
-    fn fail(&mut self, mut fault: Fault) -> BodyError {
-        let log_content = self.tapped.as_ref().is_some_and(|tapped| {
-            if let Some(provider) = self.record.entry.provider.as_ref().and_then(|name| tapped.bill.rules.providers.get(&**name)) {
-                fault.hide(&provider.shown);
-            }
-            tapped.bill.rules.log_content
-        });
+    fn fail(&mut self, fault: Fault) -> BodyError {
         self.body = None;
-        self.record.ended = true;
-        if let Some(flight) = self.flight.as_mut().filter(|_| fault.blame != Blame::Client) {
-            flight.failed();
-        }
-        let (error, detail) = fault.written(log_content);
-        self.record.entry.error = Some(error.clone());
-        self.record.entry.detail = detail;
-        error.into()
+        let rules = self.tapped.as_ref().map(|tapped| &*tapped.bill.rules);
+        failed(&mut self.record, self.flight.as_mut(), rules, fault).told.message.into()
     }
 
     /// The next piece for the client; `None` at the end.
@@ -157,15 +145,20 @@ impl HttpBody for Raw {
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        let Some(mut running) = self.0.take() else { return };
-        if !running.drains || running.body.is_none() || running.tapped.as_ref().is_some_and(Tapped::is_done) {
-            return;
+        let Some(running) = self.0.take() else { return };
+        if running.drains && running.body.is_some() && !running.tapped.as_ref().is_some_and(Tapped::is_done) {
+            read_on(running);
         }
-        // Outside of a runtime the process is ending, and nothing can be read on.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        running.record.entry.client_left = true;
-        running.record.entry.drained = true;
-        runtime.spawn(async move { while poll_fn(|cx| running.poll_piece(cx)).await.is_some() {} });
+    }
+}
+
+impl Unheard for Running {
+    fn record(&mut self) -> &mut Record {
+        &mut self.record
+    }
+
+    fn poll_on(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        self.poll_piece(cx).map(|piece| piece.is_some())
     }
 }
 

@@ -1,6 +1,5 @@
 //! A stream between the upstream and the client: a pull, with two clocks and an end that is never feigned.
 
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -10,8 +9,9 @@ use http_body::{Body as HttpBody, Frame};
 
 use super::bill::Bill;
 use super::clock::{Clock, silent, slow};
+use super::ending::{Unheard, failed, read_on};
 use crate::body::BodyError;
-use crate::fault::{Blame, Fault};
+use crate::fault::Fault;
 use crate::ledger::Record;
 use crate::phase::call::chain;
 use crate::rules::ModelRule;
@@ -67,18 +67,8 @@ impl Running {
 
     /// Ends the stream with an error event: never with what looks like a clean end.
     fn fail(&mut self, fault: impl Into<Fault>) -> Bytes {
-        let mut fault = fault.into();
-        if let Some(provider) = self.record.entry.provider.as_ref().and_then(|name| self.bill.rules.providers.get(&**name)) {
-            fault.hide(&provider.shown);
-        }
         self.upstream = None;
-        self.record.ended = true;
-        if let Some(flight) = self.flight.as_mut().filter(|_| fault.blame != Blame::Client) {
-            flight.failed();
-        }
-        let (error, detail) = fault.written(self.bill.rules.log_content);
-        self.record.entry.error = Some(error);
-        self.record.entry.detail = detail;
+        let fault = failed(&mut self.record, self.flight.as_mut(), Some(&self.bill.rules), fault.into());
         self.flow.fail(&fault.told)
     }
 
@@ -140,15 +130,20 @@ impl HttpBody for Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        let Some(mut running) = self.0.take() else { return };
-        if !running.drains || running.upstream.is_none() || running.flow.seen.done {
-            return;
+        let Some(running) = self.0.take() else { return };
+        if running.drains && running.upstream.is_some() && !running.flow.seen.done {
+            read_on(running);
         }
-        // Outside of a runtime the process is ending, and nothing can be read on.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        running.record.entry.client_left = true;
-        running.record.entry.drained = true;
-        runtime.spawn(async move { while poll_fn(|cx| running.poll_piece(cx)).await.is_some() {} });
+    }
+}
+
+impl Unheard for Running {
+    fn record(&mut self) -> &mut Record {
+        &mut self.record
+    }
+
+    fn poll_on(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        self.poll_piece(cx).map(|piece| piece.is_some())
     }
 }
 
