@@ -15,11 +15,11 @@ const SERVED: &[&str] = &["default", "standard", "on_demand"];
 const ANYWHERE: &[&str] = &["global", "not_available"];
 
 /// Those text fields that say something else than these words.
-fn others(body: &Envelope, fields: &[(&'static str, &[&str])]) -> Vec<&'static str> {
-    let odd = |name: &str, usual: &[&str]| {
+fn others(body: &Envelope, fields: &[(&'static str, &[&[&str]])]) -> Vec<&'static str> {
+    let odd = |name: &str, usual: &[&[&str]]| {
         body.get(name).filter(|raw| *raw != "null").is_some_and(|raw| {
             let word = serde_json::from_str::<Str<'_>>(raw).map(|text| text.to_ascii_lowercase()).unwrap_or_default();
-            !usual.contains(&word.trim_start_matches("service_tier_"))
+            !usual.iter().any(|words| words.contains(&word.trim_start_matches("service_tier_")))
         })
     };
     fields.iter().filter(|(name, usual)| odd(name, usual)).map(|(name, _)| *name).collect()
@@ -28,12 +28,12 @@ fn others(body: &Envelope, fields: &[(&'static str, &[&str])]) -> Vec<&'static s
 /// A host of OpenAI's dialect; `also` has further words of its own at the table's price.
 #[must_use]
 pub fn of_openai(operation: Operation, body: &Envelope, also: &[&str]) -> Vec<&'static str> {
-    let usual = [STANDARD, also].concat();
+    let usual = &[STANDARD, also];
     match operation {
         Operation::Chat(Dialect::Generate) => of_gemini(operation, body),
-        Operation::Chat(Dialect::Messages) => others(body, &[("service_tier", &usual)]),
+        Operation::Chat(Dialect::Messages) => others(body, &[("service_tier", usual)]),
         Operation::Chat(dialect) => {
-            let mut found = others(body, &[("service_tier", &usual), ("speed", STANDARD)]);
+            let mut found = others(body, &[("service_tier", usual), ("speed", &[STANDARD])]);
             if dialect == Dialect::Responses && draws(body) {
                 found.push("tools");
             }
@@ -51,14 +51,14 @@ fn draws(body: &Envelope) -> bool {
 /// Claude, in its own words: translated requests have no tiers there.
 #[must_use]
 pub fn of_anthropic(operation: Operation, body: &Envelope) -> Vec<&'static str> {
-    let fields: &[(&str, &[&str])] = &[("speed", STANDARD), ("inference_geo", ANYWHERE), ("service_tier", STANDARD)];
+    let fields: &[(&str, &[&[&str]])] = &[("speed", &[STANDARD]), ("inference_geo", &[ANYWHERE]), ("service_tier", &[STANDARD])];
     if operation == Operation::Chat(Dialect::Messages) { others(body, fields) } else { Vec::new() }
 }
 
 /// Gemini, in its own words: translated requests have no tiers there.
 #[must_use]
 pub fn of_gemini(operation: Operation, body: &Envelope) -> Vec<&'static str> {
-    let fields: &[(&str, &[&str])] = &[("serviceTier", STANDARD), ("service_tier", STANDARD)];
+    let fields: &[(&str, &[&[&str]])] = &[("serviceTier", &[STANDARD]), ("service_tier", &[STANDARD])];
     if operation == Operation::Chat(Dialect::Generate) { others(body, fields) } else { Vec::new() }
 }
 

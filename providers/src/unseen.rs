@@ -38,10 +38,6 @@ const FIELDS: &[&str] = &[
     "prompt_mode",
     "chat_template",
     "mm_processor_kwargs",
-    // Faster ones at other prices: Anthropic, Bedrock.
-    "speed",
-    "performanceConfig",
-    "performance_config",
     // Bedrock: a prompt that is kept there.
     "promptVariables",
     "prompt_variables",
@@ -66,9 +62,6 @@ const TOOL: &[&str] = &[
     "allowed_callers",
     "eager_input_streaming",
 ];
-
-/// Tiers whose prices are the usual ones, or lower.
-const TIERS: &[&str] = &["auto", "default", "standard", "standard_only", "on_demand", "flex", "unspecified"];
 
 /// What may stand in Bedrock's fields for a model; how many tokens they allow is looked at with the bound.
 const ADDITIONAL: &[&str] = &["thinking", "reasoning_config", "reasoningConfig", "reasoning_effort", "output_config", "top_k", "max_tokens", "max_new_tokens", "max_gen_len", "maxTokens"];
@@ -154,9 +147,6 @@ fn field(request: &Envelope) -> Option<String> {
     if request.get("prompt").is_some_and(|raw| raw.starts_with('{')) {
         return Some("prompt".to_owned());
     }
-    if request.get("service_tier").or_else(|| request.get("serviceTier")).is_some_and(|raw| says(raw) && !parts::unquoted(raw).is_some_and(usual_tier)) {
-        return Some("service_tier".to_owned());
-    }
     // Histories that are cut are no matter; those that are summed up are, by a call of their own.
     if request.get("context_management").is_some_and(|raw| raw.contains("compact") || raw.contains('\\')) {
         return Some("context_management".to_owned());
@@ -170,12 +160,6 @@ fn field(request: &Envelope) -> Option<String> {
     // Where Google's own OpenAI dialect has the fields that only Gemini knows.
     let google = request.get("extra_body").and_then(|raw| Part::read(raw).object("google"))?;
     google.names().find(|name| !matches!(*name, "thinking_config" | "safety_settings")).map(|name| format!("extra_body.google.{name}"))
-}
-
-/// Whether a tier is one of [`TIERS`], in whichever way it is written: Google's begin with what they are.
-fn usual_tier(tier: &str) -> bool {
-    let tier = tier.to_ascii_lowercase();
-    TIERS.contains(&tier.trim_start_matches("service_tier_"))
 }
 
 /// The first tool that the provider runs itself.
@@ -324,7 +308,6 @@ mod tests {
             (r#""tools":[{"name":"f","input_schema":{},"googleSearch":{}}]"#, "googleSearch"),
             (r#""tools":[{"type":"function","function":{"name":"f"},"googleSearch":{}}]"#, "googleSearch"),
             (r#""background":true"#, "background"),
-            (r#""service_tier":"priority""#, "service_tier"),
             (r#""context_management":{"edits":[{"type":"compact_20260112"}]}"#, "context_management"),
             (r#""additionalModelRequestFields":{"top_k":1,"tools":[]}"#, "additionalModelRequestFields.tools"),
         ] {
@@ -334,7 +317,7 @@ mod tests {
             r#""input":"my conversation","previous_response_id":null,"conversation":null"#,
             r#""prompt":"x","enable_search":false,"plugins":[]"#,
             r#""extra_body":{"google":{"thinking_config":{}}}"#,
-            r#""service_tier":"auto","background":false,"context_management":{"edits":[{"type":"clear_tool_uses_20250919"}]}"#,
+            r#""service_tier":"priority","background":false,"context_management":{"edits":[{"type":"clear_tool_uses_20250919"}]}"#,
             r#""serviceTier":"SERVICE_TIER_STANDARD","additionalModelRequestFields":{"thinking":{},"max_tokens":5}"#,
             r#""tools":[{"type":"custom","name":"f"},{"name":"g","input_schema":{}},{"functionDeclarations":[{"name":"h"}],"googleSearch":null}]"#,
         ] {
